@@ -1,0 +1,241 @@
+"""Reading pictures, volumes and their labels, with one sentence for everything that cannot be used.
+
+Arrays keep the axis order of MONAI's readers: `C X Y [Z]`, for pictures X = column and Y = row.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import ImageReader, MetaTensor, NibabelReader, NrrdReader, PILReader
+from monai.transforms import EnsureChannelFirst, ResampleToMatch, ScaleIntensityRangePercentiles
+from monai.utils import convert_to_tensor
+from PIL import Image
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
+SUFFIXES = PICTURE_SUFFIXES + VOLUME_SUFFIXES
+_FOREGROUND = 255
+"""Drawing programs save a mask of one class as 0 and 255."""
+
+
+class CaseError(ValueError):
+    """A study or label that cannot be used. The message names the file and says what to do."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{Path(path).name}: {reason}")
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What is known of a study without reading its pixels."""
+
+    shape: tuple[int, ...]
+    """Spatial shape, 2 or 3 numbers."""
+    spacing: tuple[float, ...]
+    """mm per axis; 1.0 where the file has none."""
+    colour: bool
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """`array` C X Y [Z] float32, intensities as stored; `affine` 4 x 4 voxel-to-RAS in mm, None for pictures."""
+
+    array: Tensor
+    affine: np.ndarray | None
+
+
+def is_picture(path: str | Path) -> bool:
+    """True for 2D picture formats (PNG, JPEG, ...), which carry no physical geometry."""
+    return str(path).lower().endswith(PICTURE_SUFFIXES)
+
+
+def read_header(path: str | Path) -> ImageHeader:
+    """Shape, spacing and colour of a study, read without its pixels where the format allows it.
+
+    Raises:
+        CaseError: the file is empty, unreadable or no 2D or 3D image.
+    """
+    try:
+        if is_picture(path):
+            with Image.open(path) as picture:
+                return ImageHeader(picture.size, (1.0, 1.0), picture.mode not in ("1", "L", "I", "F", "I;16", "LA"))
+        if str(path).lower().endswith((".nii", ".nii.gz")):
+            image = nib.load(path)
+            shape = tuple(int(n) for n in image.shape)
+            zooms = tuple(float(z) for z in image.header.get_zooms())
+            return ImageHeader(_spatial(shape), _spacing(zooms), shape[3:] == (1, 3))
+    except Exception as e:
+        raise _unreadable(path, e) from e
+    loaded = read_image(path)
+    shape = tuple(loaded.array.shape[1:])
+    zooms = np.linalg.norm(loaded.affine[:3, :3], axis=0) if loaded.affine is not None else np.ones(3)
+    return ImageHeader(shape, tuple(float(z) for z in zooms[: len(shape)]), loaded.array.shape[0] == 3)
+
+
+def read_image(path: str | Path) -> LoadedImage:
+    """Read a picture (`C X Y`) or a volume (`C X Y Z`), C = 1 or 3; transparency is dropped, NaN becomes the minimum.
+
+    Raises:
+        CaseError: missing, empty, unreadable, not 2D or 3D, or without one finite value.
+    """
+    array, affine = _load(path)
+    if array.shape[0] in (2, 4):
+        array = array[:-1]
+    if array.shape[0] not in (1, 3):
+        raise CaseError(path, f"expected a grey or RGB image, but got {array.shape[0]} channels; convert or remove it")
+    finite = torch.isfinite(array)
+    if not bool(finite.all()):
+        if not bool(finite.any()):
+            raise CaseError(path, "expected an image, but every value is NaN or infinite; replace or remove it")
+        logger.warning("%s: %d values are NaN or infinite; they are read as the minimum", path, int((~finite).sum()))
+        array = torch.where(finite, array, array[finite].min())
+    return LoadedImage(array, affine)
+
+
+def read_label(path: str | Path) -> LoadedImage:
+    """Read a label map as `1 X Y [Z]` int64 values as stored.
+
+    Raises:
+        CaseError: missing, empty, unreadable, NaN, fractional values, or a coloured picture.
+    """
+    array, affine = _load(path)
+    if array.shape[0] == 4 or array.shape[0] == 2:
+        array = array[:-1]
+    if array.shape[0] == 3 and bool((array == array[:1]).all()):
+        array = array[:1]
+    if array.shape[0] != 1:
+        raise CaseError(path, f"expected one value per pixel, but got {array.shape[0]} channels; send a label map")
+    if not bool(torch.isfinite(array).all()):
+        raise CaseError(path, "expected whole numbers, but the label holds NaN or infinite values; draw it again")
+    values = array.round()
+    if float((values - array).abs().max()) > 1e-3:
+        raise CaseError(
+            path, "expected whole numbers, but the label holds fractions; send a label map, not probabilities"
+        )
+    return LoadedImage(values.to(torch.int64), affine)
+
+
+def label_on_image(label: LoadedImage, image: LoadedImage, path: str | Path) -> Tensor:
+    """Label values on the grid of its image: `1 X Y [Z]` int64.
+
+    A label of the same shape whose geometry differs (other orientation or origin) is resampled, nearest neighbour.
+
+    Raises:
+        CaseError: the shapes differ.
+    """
+    shape, expected = tuple(label.array.shape[1:]), tuple(image.array.shape[1:])
+    array = label.array
+    if len(shape) != len(expected) and _without_ones(shape) == _without_ones(expected):
+        array, shape = array.reshape(1, *expected), expected
+    same_geometry = label.affine is None or image.affine is None or np.allclose(label.affine, image.affine, atol=1e-2)
+    if sorted(shape) == sorted(expected) and not same_geometry and len(expected) == 3:
+        resampled = ResampleToMatch(mode="nearest", padding_mode="zeros")(
+            MetaTensor(array.float(), affine=label.affine), MetaTensor(image.array[:1], affine=image.affine)
+        )
+        return resampled.as_tensor().round().to(torch.int64)
+    if shape != expected:
+        raise CaseError(
+            path, f"expected a label of shape {expected} like its image, but got {shape}; draw it again on it"
+        )
+    return array
+
+
+def class_indices(values: Tensor, classes: int, path: str | Path) -> Tensor:
+    """Check that label values (any shape, int64) are 0..classes-1; 0 and 255 of a two-class mask become 0 and 1.
+
+    Returns:
+        uint8, same shape.
+
+    Raises:
+        CaseError: an unknown value.
+    """
+    present = torch.unique(values).tolist()
+    if classes == 2 and set(present) <= {0, _FOREGROUND}:
+        return (values > 0).to(torch.uint8)
+    unknown = [v for v in present if not 0 <= v < classes]
+    if unknown:
+        raise CaseError(
+            path, f"expected label values 0 to {classes - 1}, but got {unknown[:5]}; use the configured labels"
+        )
+    return values.to(torch.uint8)
+
+
+def unit_range(array: Tensor, picture: bool) -> Tensor:
+    """Intensities to float32 in [0, 1]: 8-bit pictures by 255, everything else by the 0.5 and 99.5 percentiles, clipped."""
+    array = array.float()
+    if picture and float(array.min()) >= 0 and float(array.max()) <= 255:
+        return array / 255.0
+    if float(array.max()) <= float(array.min()):
+        return torch.zeros_like(array)
+    scale = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scaled = convert_to_tensor(scale(array), track_meta=False).float()
+    return torch.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0).clamp(0, 1)
+
+
+def _load(path: str | Path) -> tuple[Tensor, np.ndarray | None]:
+    if not Path(path).is_file():
+        raise CaseError(path, "expected a file, but there is none; put it back or refresh the list of studies")
+    if Path(path).stat().st_size == 0:
+        raise CaseError(path, "expected an image, but the file is empty (0 bytes); copy it again or remove it")
+    try:
+        reader = _reader(path)
+        values, meta = reader.get_data(reader.read(str(path)))
+        values = np.ascontiguousarray(values, dtype=np.float32)
+        tensor = EnsureChannelFirst()(MetaTensor(torch.from_numpy(values), meta=meta))
+    except Exception as e:
+        raise _unreadable(path, e) from e
+    array = tensor.as_tensor()
+    affine = None if is_picture(path) else np.asarray(tensor.affine, dtype=np.float64)
+    while array.ndim > 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (3, 4) or min(array.shape) < 1:
+        raise CaseError(path, f"expected a 2D or 3D image, but got shape {tuple(array.shape[1:])}; split or convert it")
+    if affine is not None and affine.shape[0] == 3:
+        affine = _affine_to_3d(affine)
+    return array.contiguous(), affine
+
+
+def _reader(path: str | Path) -> ImageReader:
+    """MONAI's reader of a format. `LoadImage` would build every reader it knows for each file, with a warning for one."""
+    if is_picture(path):
+        return PILReader()
+    return NrrdReader() if str(path).lower().endswith(".nrrd") else NibabelReader()
+
+
+def _affine_to_3d(affine: np.ndarray) -> np.ndarray:
+    full = np.eye(4)
+    full[:2, :2], full[:2, 3] = affine[:2, :2], affine[:2, 2]
+    return full
+
+
+def _unreadable(path: str | Path, e: Exception) -> CaseError:
+    if Path(path).is_file() and Path(path).stat().st_size == 0:
+        return CaseError(path, "expected an image, but the file is empty (0 bytes); copy it again or remove it")
+    cause = str(e).strip().splitlines()[-1][:120] if str(e).strip() else type(e).__name__
+    return CaseError(path, f"expected an image, but it cannot be read ({cause}); copy it again or remove it")
+
+
+def _spatial(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) > 3 and set(shape[3:]) - {1, 3}:
+        raise ValueError(f"a series of {shape[3]} volumes")
+    return shape[:3]
+
+
+def _spacing(zooms: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(z if z > 0 else 1.0 for z in zooms[:3])
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1)

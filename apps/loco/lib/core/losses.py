@@ -1,0 +1,70 @@
+"""Pixel losses that skip ignored pixels. Shapes: logits `B K H W [D]` float, labels `B H W [D]` integer, 255 ignored.
+
+The pixel loss is masked, never the logits: a zeroed logit would be a uniform prediction, not an ignored pixel.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.core.spec import IGNORE
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Mean cross-entropy over the pixels that are not 255; 0 with a graph when there are none."""
+    valid = (label != IGNORE).sum()
+    summed = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="sum")
+    return summed / valid.clamp(min=1)
+
+
+def dice_loss(logits: Tensor, label: Tensor, eps: float = 1e-5) -> Tensor:
+    """`1 - mean_c (2 sum(p g) + eps) / (sum(p^2) + sum(g^2) + eps)`, sums over the whole batch, all classes.
+
+    Source: SSL4MIS form, `DICE` of the methods' common conventions.
+    """
+    valid = (label != IGNORE).unsqueeze(1)
+    probs = torch.softmax(logits.float(), dim=1) * valid
+    target = one_hot(label, logits.shape[1]) * valid
+    dims = [0, *range(2, logits.ndim)]
+    overlap = 2 * (probs * target).sum(dims) + eps
+    return 1 - (overlap / ((probs**2).sum(dims) + (target**2).sum(dims) + eps)).mean()
+
+
+def supervised_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """`SUP = 0.5 CE + 0.5 DICE`."""
+    return 0.5 * cross_entropy(logits, label) + 0.5 * dice_loss(logits, label)
+
+
+def confident_cross_entropy(logits: Tensor, label: Tensor, confident: Tensor, ignore: Tensor) -> Tensor:
+    """Cross-entropy of the confident pixels, divided by the number of all valid ones (FixMatch, LoCo `Lu`).
+
+    Args:
+        logits: `B K H W [D]`.
+        label: pseudo-labels `B H W [D]`, values in 0..K-1, or 255 where the ignore map is set.
+        confident: bool `B H W [D]`.
+        ignore: uint8 `B H W [D]`, 255 = ignored.
+
+    Returns:
+        Scalar; 0 with a graph when no pixel is confident or valid.
+    """
+    valid = (ignore != IGNORE) & (label != IGNORE)
+    target = torch.where(valid, label, torch.zeros_like(label)).long()
+    pixel = F.cross_entropy(logits.float(), target, reduction="none")
+    return (pixel * (confident & valid)).sum() / valid.sum().clamp(min=1)
+
+
+def masked_mse(probs: Tensor, target: Tensor, ignore: Tensor) -> Tensor:
+    """Mean squared difference of two `B K H W [D]` probability maps over the pixels whose ignore map is not 255."""
+    valid = (ignore != IGNORE).unsqueeze(1)
+    squared = (probs - target) ** 2 * valid
+    return squared.sum() / (valid.sum() * probs.shape[1]).clamp(min=1)
+
+
+def one_hot(label: Tensor, classes: int) -> Tensor:
+    """`B H W [D]` integer to `B K H W [D]` float32; 255 becomes all zeros."""
+    valid = label != IGNORE
+    clean = torch.where(valid, label, torch.zeros_like(label)).long()
+    encoded = F.one_hot(clean, classes).movedim(-1, 1).float()
+    return encoded * valid.unsqueeze(1)

@@ -1,0 +1,12 @@
+"""Supervised baseline: labelled images only, `0.5 CE + 0.5 DICE` (methods specification 8.1)."""
+
+from __future__ import annotations
+
+from lib.core.methods.base import Method
+
+
+class Supervised(Method):
+    """Ignores the unlabelled studies."""
+
+    name = "supervised"
+    needs_unlabelled = False

@@ -1,0 +1,173 @@
+"""What is built and with which numbers: frozen dataclasses, the only place where defaults live.
+
+Every other module receives these objects; none of them invents a number. `TaskSpec` travels inside the checkpoint, so a
+model is always used with the preprocessing it was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["frame", "slice", "volume"]
+KINDS: tuple[Kind, ...] = ("frame", "slice", "volume")
+
+IGNORE = 255
+"""Label value of pixels that no loss may look at."""
+
+
+class SpecError(ValueError):
+    """A setting that cannot work; the message says what was expected, what came and what to do."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """How a study becomes the grid that the network sees.
+
+    `kind` frame: 2D pictures, colour or grey; slice: thick-slice volumes seen slice by slice; volume: near-isotropic volumes.
+    """
+
+    kind: Kind
+    patch: tuple[int, ...]
+    """Training crop in working-grid pixels (frame, slice: 2 numbers; volume: 3)."""
+    size: int
+    """Frame, slice: longest side of the working grid in pixels; larger pictures are scaled down. Volume: unused."""
+    spacing: tuple[float, ...] = ()
+    """Working-grid spacing in mm (slice: in-plane 2, volume: 3). Empty for frames, which have no physical size."""
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 or 3: the dimension of the network's input."""
+        return 3 if self.kind == "volume" else 2
+
+    @property
+    def channels(self) -> int:
+        """Channels of the working image: 3 for frames (RGB), 1 for slices and volumes."""
+        return 3 if self.kind == "frame" else 1
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """`name` is a key of `networks.NETWORKS`; `classes` counts the background."""
+
+    name: str
+    classes: int
+    projection_channels: int = 64
+    pretrained: bool = True
+
+
+@dataclass(frozen=True)
+class ContrastSpec:
+    """Hard-pixel contrast of LoCo: inter-class (ICE) and boundary (BCE) enhancement, arXiv 2412.02314.
+
+    The last four switches choose between the published code and a cleaner reading where the two differ.
+    """
+
+    ice: bool = True
+    bce: bool = True
+    ice_rate: float = 0.10
+    bce_rate: float = 0.25
+    temperature: float = 0.1
+    fixed_threshold: float | None = None
+    """None: the adaptive thresholds of CDF; a number in [0, 1]: the same threshold for every class."""
+    bce_keep: Literal["least_similar", "most_similar"] = "least_similar"
+    border: Literal["zero", "replicate"] = "zero"
+    """Label padding of the boundary test. `zero` is the published form: foreground at the crop edge counts as boundary."""
+    ignored_is_boundary: bool = True
+    """Published form: a neighbour labelled 255 makes a pixel boundary. False: such neighbours are skipped."""
+    bce_respects_padding: bool = True
+    """Drop padded pixels of unlabelled images from BCE; the published code keeps confident ones (False)."""
+
+
+@dataclass(frozen=True)
+class ConfidenceSpec:
+    """Confidence-based dynamic filter (CDF). `adaptive` False gives the constant threshold `fixed` instead."""
+
+    adaptive: bool = True
+    momentum: float = 0.999
+    init: float = 0.90
+    cap: float = 0.95
+    power: float = 0.25
+    fixed: float = 0.95
+    global_over_padding: bool = False
+    """Published form (True): the global mean of confidence includes padded pixels."""
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """`name` is a key of `methods.METHODS`."""
+
+    name: str = "loco"
+    contrast: ContrastSpec = field(default_factory=ContrastSpec)
+    confidence: ConfidenceSpec = field(default_factory=ConfidenceSpec)
+    contrast_weight: float = 0.1
+    unsup_weight: float = 0.5
+    cutmix_probability: float = 0.5
+    consistency_weight: float = 0.1
+    """Mean teacher: final weight of the consistency term."""
+    threshold: float = 0.95
+    """FixMatch: confidence above which a pseudo-label counts."""
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One training run. `iterations` = `epochs` x `iterations_per_epoch`; the teacher is validated after each epoch."""
+
+    epochs: int
+    iterations_per_epoch: int
+    batch_labelled: int
+    batch_unlabelled: int
+    learning_rate: float
+    """Of everything but the encoder; the encoder's is a tenth of it."""
+    ema_decay: float
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    poly_power: float = 0.9
+    seed: int = 0
+
+    @property
+    def iterations(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.epochs * self.iterations_per_epoch
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Everything that decides what a trained model is. `labels` maps a name to its index, background (0) left out."""
+
+    labels: Mapping[str, int]
+    data: DataSpec
+    network: NetworkSpec
+    method: MethodSpec
+    training: TrainSpec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts only: safe for JSON and for `torch.load(weights_only=True)`."""
+        return _plain(asdict(self))
+
+    @staticmethod
+    def from_dict(d: Mapping[str, Any]) -> TaskSpec:
+        """Inverse of `to_dict`. Raises `SpecError` on a missing or unknown key."""
+        try:
+            method = dict(d["method"])
+            method["contrast"] = ContrastSpec(**method["contrast"])
+            method["confidence"] = ConfidenceSpec(**method["confidence"])
+            data = {k: tuple(v) if isinstance(v, list) else v for k, v in d["data"].items()}
+            return TaskSpec(
+                labels=dict(d["labels"]),
+                data=DataSpec(**data),
+                network=NetworkSpec(**d["network"]),
+                method=MethodSpec(**method),
+                training=TrainSpec(**d["training"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            raise SpecError(f"expected a task specification as `TaskSpec.to_dict` writes it, but got: {e}") from e
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,55 @@
+"""Student and its exponential-moving-average teacher."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from lib.core.networks import NetworkOutput
+from lib.core.schedules import warm_decay
+
+
+class StudentTeacher(nn.Module):
+    """Two copies of one network. In training mode `forward` is the student, in evaluation mode the teacher.
+
+    The teacher never trains: no gradient, always in evaluation mode, weights and buffers follow the student's.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.student = network
+        self.teacher = copy.deepcopy(network).requires_grad_(False)
+        self.teacher.eval()
+
+    def train(self, mode: bool = True) -> StudentTeacher:
+        """Switch the student only."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, image: Tensor) -> NetworkOutput:
+        """`B C H W [D]` in [0, 1] to logits and projection."""
+        return self.student(image) if self.training else self.teacher(image)
+
+    @torch.no_grad()
+    def label(self, image: Tensor) -> NetworkOutput:
+        """The teacher's output without a graph, in any mode."""
+        return self.teacher(image)
+
+    @torch.no_grad()
+    def update_teacher(self, step: int, decay: float) -> None:
+        """`teacher = d teacher + (1 - d) student` for weights and floating buffers, d = min(1 - 1/(step + 1), decay).
+
+        Counters (integer buffers) are copied. Call it after the optimiser's step number `step` (from 0).
+        """
+        d = warm_decay(step, decay)
+        student, teacher = self.student.state_dict(), self.teacher.state_dict()
+        ours = [v for v in teacher.values() if v.is_floating_point()]
+        theirs = [student[k].to(v.dtype) for k, v in teacher.items() if v.is_floating_point()]
+        torch._foreach_mul_(ours, d)
+        torch._foreach_add_(ours, theirs, alpha=1 - d)
+        for key, value in teacher.items():
+            if not value.is_floating_point():
+                value.copy_(student[key])
