@@ -1,0 +1,94 @@
+"""Where the state of one project lives: its journal, and the folder of its models."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.store.journal import Journal
+
+JOURNAL = "loco.sqlite"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """Files of one model."""
+
+    root: Path
+
+    @property
+    def live(self) -> Path:
+        """The model that serves; replaced as a whole."""
+        return self.root / "live.pt"
+
+    @property
+    def run(self) -> Path:
+        """State of the run in progress, from which a stopped one goes on."""
+        return self.root / "run.pt"
+
+    @property
+    def best(self) -> Path:
+        """Best teacher of the run in progress."""
+        return self.root / "candidate.pt"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that trains."""
+        return self.root / "train.lock"
+
+    @property
+    def stats(self) -> Path:
+        """What MONAI Label shows as train_stats."""
+        return self.root / "train_stats.json"
+
+    def version(self, number: int) -> Path:
+        """A kept version."""
+        return self.root / "versions" / f"{number:04d}.pt"
+
+
+@dataclass(frozen=True)
+class Project:
+    """The studies of one server: `journal` and the folder that holds the models trained on them."""
+
+    journal: Journal
+    folder: Path
+
+    def model(self, name: str) -> ModelFolder:
+        """Files of the model `name`, its folder made when missing."""
+        root = self.folder / name
+        root.mkdir(parents=True, exist_ok=True)
+        return ModelFolder(root)
+
+
+def open_project(app_dir: str | Path, studies: str) -> Project:
+    """The journal lies beside the studies, or in the app's model folder when those are a DICOMweb address.
+
+    Models live in `<app>/model/<project>/`, where the project's name is remembered in the journal: two folders of studies
+    never share a model, and a folder that is moved keeps its own.
+    """
+    models = Path(app_dir) / "model"
+    if re.match(r"https?://", studies):
+        name = _slug(studies) + "-" + hashlib.sha256(studies.rstrip("/").encode()).hexdigest()[:8]
+        folder = models / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return Project(Journal(folder / JOURNAL), folder)
+    studies_folder = Path(studies).resolve()
+    if not os.access(studies_folder, os.W_OK):
+        raise PermissionError(
+            f"expected to write the journal {JOURNAL} and the labels into {studies_folder}, but it is read-only; "
+            "allow writing or copy the studies"
+        )
+    journal = Journal(studies_folder / JOURNAL)
+    name = journal.get("project")
+    if name is None:
+        name = f"{_slug(studies_folder.name)}-{secrets.token_hex(4)}"
+        journal.set("project", name)
+    return Project(journal, models / name)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:40] or "studies"

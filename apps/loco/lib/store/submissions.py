@@ -1,0 +1,124 @@
+"""Who submitted which label, and on which side of the validation split each patient stands, for ever."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+from lib.store.database import Database
+from lib.store.records import Side, Submission, submission_from, to_json
+from lib.store.schema import JournalError
+
+_LATEST_ACTIVE = "removed IS NULL AND id IN (SELECT MAX(id) FROM submissions GROUP BY image)"
+
+
+class Submissions(Database):
+    """The part of the journal about labels and patients."""
+
+    def add_submission(
+        self,
+        image: str,
+        group: str,
+        label: str,
+        sha256: str,
+        labels: Mapping[str, int],
+        client: str | None,
+        model_version: int | None,
+        now: float,
+    ) -> int:
+        """Append a saved label; on disk when this returns. A resubmission is a new row and the older ones stay.
+
+        Args:
+            image: Image id.
+            group: Patient (or video) id, the unit of the validation split.
+            label: Label id or path.
+            sha256: Of the label file.
+            labels: Names found in the label and their values in it.
+            client: Annotator; None or "" is anonymous.
+            model_version: Version of the model that pre-labelled the image, None without one.
+            now: Unix seconds.
+
+        Returns:
+            The id of the row; ids rise in the order of submission.
+        """
+        values = (image, group, label, sha256, to_json(labels), client or "", model_version, now)
+        with self.write() as connection:
+            cursor = connection.execute(
+                "INSERT INTO submissions (image, patient, label, sha256, labels, client, model_version, ts) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+            return int(cursor.lastrowid or 0)
+
+    def mark_removed(self, image: str, now: float) -> int:
+        """Flag all submissions of an image whose label was deleted; they no longer count. Returns how many."""
+        with self.write() as connection:
+            return connection.execute(
+                "UPDATE submissions SET removed = ? WHERE image = ? AND removed IS NULL", (now, image)
+            ).rowcount
+
+    def submissions(self, after_id: int = 0, active_only: bool = True) -> list[Submission]:
+        """Submissions with an id above `after_id`, in order; active ones are those that were not removed."""
+        where = "AND removed IS NULL" if active_only else ""
+        rows = self.read(f"SELECT * FROM submissions WHERE id > ? {where} ORDER BY id", (after_id,))
+        return [submission_from(row) for row in rows]
+
+    def labelled_images(self) -> set[str]:
+        """Images whose latest submission is active."""
+        return {row["image"] for row in self.read(f"SELECT image FROM submissions WHERE {_LATEST_ACTIVE}")}
+
+    def last_submission_id(self) -> int:
+        """Highest id given so far, removed ones included; 0 before the first."""
+        return int(self.read("SELECT COALESCE(MAX(id), 0) FROM submissions")[0][0])
+
+    def label_names(self) -> dict[str, int]:
+        """Names in the active submissions, by first appearance, each with the value it had there."""
+        names: dict[str, int] = {}
+        for row in self.read("SELECT labels FROM submissions WHERE removed IS NULL ORDER BY id"):
+            for name, value in json.loads(row["labels"]).items():
+                names.setdefault(name, value)
+        return names
+
+    def splits(self) -> dict[str, Side]:
+        """Side of every group known."""
+        return {row["patient"]: row["side"] for row in self.read("SELECT * FROM splits ORDER BY patient")}
+
+    def assign_splits(self, groups: Sequence[str], fraction: float, seed: int) -> dict[str, Side]:
+        """Give each group that has no side yet one that it keeps for ever; the validation set only grows.
+
+        Args:
+            groups: Patients, in any order; repeats and known ones are fine.
+            fraction: Wanted share of validation groups among all known, in [0, 1); rounded down.
+            seed: Decides which of the new groups validate, independent of their order.
+
+        Returns:
+            The side of every group known, as `splits`.
+        """
+        if not 0.0 <= fraction < 1.0:
+            raise JournalError(
+                f"expected the validation fraction to be in [0, 1), but got {fraction}; leave groups for training"
+            )
+        with self.write() as connection:
+            sides: dict[str, Side] = {row["patient"]: row["side"] for row in connection.execute("SELECT * FROM splits")}
+            added = new_sides(sides, groups, fraction, seed)
+            connection.executemany("INSERT INTO splits (patient, side) VALUES (?, ?)", added.items())
+        return dict(sorted({**sides, **added}.items()))
+
+
+def new_sides(sides: Mapping[str, Side], groups: Sequence[str], fraction: float, seed: int) -> dict[str, Side]:
+    """Sides of the groups that `sides` does not have; see `Submissions.assign_splits`.
+
+    Examples:
+        >>> sorted(new_sides({}, ["a", "b", "c", "d"], 0.5, seed=0).values())
+        ['train', 'train', 'validation', 'validation']
+        >>> new_sides({}, ["a"], 0.9, seed=0)
+        {'a': 'train'}
+    """
+    new = sorted(set(groups) - set(sides), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).hexdigest())
+    validating = sum(side == "validation" for side in sides.values())
+    wanted = math.floor(fraction * (len(sides) + len(new)) + 1e-9)  # 0.29 * 100 is 28.999...
+    must_train = 0 if validating < len(sides) else 1
+    count = max(0, min(wanted - validating, len(new) - must_train))
+    return {group: "validation" if position < count else "train" for position, group in enumerate(new)}
