@@ -1,0 +1,165 @@
+"""`--conf KEY VALUE` of the command line, checked once: the only place where those strings become settings."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lib.core.cases import PATIENT_PATTERN
+from lib.core.methods import method_class
+from lib.core.networks import NETWORKS
+from lib.core.spec import KINDS, ConfidenceSpec, ContrastSpec, Kind, MethodSpec, SpecError
+
+logger = logging.getLogger(__name__)
+
+KEYS = {
+    "models": "auto, frame, slice or volume",
+    "labels": 'names, as polyp or malignant,benign or {"name": index}',
+    "method": "training method",
+    "network": "network, instead of the default for the kind of study and the machine",
+    "ice": "true or false: inter-class contrast enhancement of LoCo",
+    "bce": "true or false: boundary contrast enhancement of LoCo",
+    "cdf": "true or false: confidence-based dynamic filter of LoCo",
+    "auto_retrain": "true or false",
+    "retrain_after": "new labels that start a training",
+    "retrain_idle": "seconds of quiet before it starts",
+    "epochs": "epochs of one training",
+    "iterations": "optimiser steps per epoch",
+    "patient": "regular expression whose first group is the patient in an image name",
+    "seed": "seed of splits, training and selection",
+}
+_SERVER_KEYS = {"server_mode", "auth_token"}
+
+
+@dataclass(frozen=True)
+class AppConf:
+    """Settings of one server."""
+
+    kind: Kind | None
+    """None: decided from the studies."""
+    labels: Mapping[str, int]
+    """Empty: names found in submitted labels."""
+    method: MethodSpec
+    network: str | None
+    auto_retrain: bool
+    retrain_after: int
+    retrain_idle: float
+    epochs: int | None
+    iterations: int | None
+    patient: str
+    seed: int
+
+
+def parse_conf(conf: Mapping[str, Any]) -> AppConf:
+    """Check `--conf` values. Raises `SpecError` with one sentence: what was expected, what came, what to do."""
+    for key in set(conf) - set(KEYS) - _SERVER_KEYS:
+        close = difflib.get_close_matches(key, KEYS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(KEYS)}"
+        logger.warning("Ignored --conf %s: %s", key, hint)
+    models = str(conf.get("models", "auto")).strip().lower()
+    if models not in ("auto", *KINDS):
+        raise SpecError(
+            f"expected --conf models to be auto, {', '.join(KINDS)}, but got {models!r}; choose one of them"
+        )
+    return AppConf(
+        kind=None if models == "auto" else models,
+        labels=parse_labels(str(conf.get("labels", ""))),
+        method=_method(conf),
+        network=_network(conf),
+        auto_retrain=_switch(conf, "auto_retrain", True),
+        retrain_after=int(_number(conf, "retrain_after", 5, 1, 10**6)),
+        retrain_idle=_number(conf, "retrain_idle", 20.0, 0, 10**6),
+        epochs=_optional_count(conf, "epochs"),
+        iterations=_optional_count(conf, "iterations"),
+        patient=_pattern(str(conf.get("patient") or PATIENT_PATTERN)),
+        seed=int(_number(conf, "seed", 0, 0, 2**31 - 1)),
+    )
+
+
+def parse_labels(text: str) -> dict[str, int]:
+    """Names to indices from 1: `polyp`, `malignant,benign` or `{"name": index}`; background is 0 and left out.
+
+    >>> parse_labels("malignant, benign")
+    {'malignant': 1, 'benign': 2}
+    """
+    text = text.strip()
+    if not text:
+        return {}
+    if not text.startswith("{"):
+        names = [n.strip() for n in text.split(",") if n.strip() and n.strip().lower() != "background"]
+        return _checked({name: i for i, name in enumerate(names, start=1)}, text, len(names))
+    try:
+        given = json.loads(text)
+        labels = {str(k).strip(): int(v) for k, v in given.items() if str(k).lower() != "background"}
+    except (ValueError, TypeError, AttributeError) as e:
+        raise _label_error(text) from e
+    return _checked(labels, text, len(labels))
+
+
+def _checked(labels: dict[str, int], text: str, count: int) -> dict[str, int]:
+    values = list(labels.values())
+    if not labels or len(labels) != count or len(set(values)) != count or min(values) < 1 or max(values) > 254:
+        raise _label_error(text)
+    return dict(sorted(labels.items(), key=lambda item: item[1]))
+
+
+def _label_error(text: str) -> SpecError:
+    return SpecError(
+        "expected --conf labels to be different names like polyp or malignant,benign, or "
+        f'{{"name": index}} with different indices from 1 to 254, but got {text!r}; correct it'
+    )
+
+
+def _method(conf: Mapping[str, Any]) -> MethodSpec:
+    name = str(conf.get("method", "loco")).strip().lower()
+    method_class(name)
+    contrast = replace(ContrastSpec(), ice=_switch(conf, "ice", True), bce=_switch(conf, "bce", True))
+    confidence = replace(ConfidenceSpec(), adaptive=_switch(conf, "cdf", True))
+    return MethodSpec(name=name, contrast=contrast, confidence=confidence)
+
+
+def _network(conf: Mapping[str, Any]) -> str | None:
+    name = conf.get("network")
+    if name is not None and name not in NETWORKS:
+        raise SpecError(f"expected --conf network to be one of {', '.join(NETWORKS)}, but got {name!r}; choose one")
+    return name
+
+
+def _switch(conf: Mapping[str, Any], key: str, default: bool) -> bool:
+    text = str(conf.get(key, default)).strip().lower()
+    if text not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+        raise SpecError(f"expected --conf {key} to be true or false, but got {text!r}; choose one of them")
+    return text in ("true", "1", "yes", "on")
+
+
+def _number(conf: Mapping[str, Any], key: str, default: float, low: float, high: float) -> float:
+    try:
+        value = float(conf.get(key, default))
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not low <= value <= high:
+        raise SpecError(
+            f"expected --conf {key} to be a number from {low} to {high}, but got {conf.get(key)!r}; change it"
+        )
+    return value
+
+
+def _optional_count(conf: Mapping[str, Any], key: str) -> int | None:
+    return int(_number(conf, key, 1, 1, 10**6)) if key in conf else None
+
+
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error:
+        groups = 0
+    if groups < 1:
+        raise SpecError(
+            f"expected --conf patient to be a regular expression with one group, but got {text!r}; write e.g. ^(pat\\d+)"
+        )
+    return text

@@ -1,0 +1,117 @@
+"""MONAI Label inference task: the live teacher on one study, the mask on the study's own voxels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monailabel.interfaces.tasks.infer_v2 import InferType
+from monailabel.tasks.infer.basic_infer import BasicInferTask
+
+from lib.core.cases import load_case
+from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, restore_network
+from lib.core.images import is_picture, read_image
+from lib.core.lowcontrast import confidence
+from lib.core.predict import predict
+from lib.core.spec import TaskSpec
+from lib.core.teacher import StudentTeacher
+from lib.store.project import ModelFolder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LiveModel:
+    """A loaded model and the modification time of its file."""
+
+    checkpoint: Checkpoint
+    network: StudentTeacher
+    stamp: int
+
+
+class Segmentation(BasicInferTask):
+    """Segments a study with the live model; picks up a newly published one by itself."""
+
+    def __init__(self, name: str, spec: TaskSpec, folder: ModelFolder) -> None:
+        """`spec` of an untrained model decides labels and dimension; everything else comes from the checkpoint."""
+        self._folder = folder
+        self._live: dict[str, LiveModel] = {}
+        super().__init__(
+            path=str(folder.live),
+            network=None,
+            type=InferType.SEGMENTATION,
+            labels=dict(spec.labels),
+            dimension=spec.data.spatial_dims if spec.data.kind == "frame" else 3,
+            description=f"Segments {', '.join(spec.labels)}: the teacher of the live {name} model",
+        )
+
+    def pre_transforms(self, data: Any = None) -> Sequence[Callable]:
+        """Load the study with the preprocessing that the live model was trained with."""
+        checkpoint = self.live(str(data["device"])).checkpoint
+        return [_LoadStudy(checkpoint.spec)]
+
+    def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "cuda") -> dict[str, Any]:
+        """Class probabilities on the study's voxels, and the words that go with them."""
+        live = self.live(device)
+        prediction = predict(live.network.teacher, data["case"], live.checkpoint.spec.data, torch.device(device))
+        probs = prediction.native_probs()
+        mask = probs.argmax(dim=0).to(torch.uint8)
+        data["pred"] = MetaTensor(mask, affine=torch.as_tensor(data["affine"])) if data["affine"] is not None else mask
+        if data["affine"] is None:
+            data["pred"] = mask.numpy()
+        data["result"] = {
+            "model_version": live.checkpoint.version,
+            "confidence": round(confidence(probs), 4),
+            "found": [n for n, i in live.checkpoint.spec.labels.items() if bool((mask == i).any())],
+            "method": live.checkpoint.spec.method.name,
+        }
+        return data
+
+    def post_transforms(self, data: Any = None) -> Sequence[Callable]:
+        """Nothing left to do."""
+        return []
+
+    def __call__(self, request: Mapping[str, Any], callbacks: Any = None) -> tuple[str | None, dict[str, Any]]:
+        """Segment one study; without a wish of the client the mask is a PNG for pictures, NIfTI for volumes, uint8."""
+        picture = isinstance(request.get("image"), str) and is_picture(request["image"])
+        defaults = {"result_extension": ".png" if picture else ".nii.gz", "result_dtype": "uint8"}
+        wishes = {k: v for k, v in request.items() if v not in (None, "")}
+        return super().__call__({**defaults, **wishes}, callbacks)
+
+    def live(self, device: str) -> LiveModel:
+        """The live model on a device, loaded again when its file changed; a damaged new file leaves the old one serving.
+
+        Raises:
+            CheckpointError: there is no usable model.
+        """
+        known = self._live.get(device)
+        stamp = self._folder.live.stat().st_mtime_ns if self._folder.live.exists() else 0
+        if known is not None and known.stamp == stamp:
+            return known
+        try:
+            checkpoint = load_checkpoint(self._folder.live)
+            network = restore_network(checkpoint).to(device).eval()
+        except CheckpointError:
+            if known is None:
+                raise
+            logger.exception("The new model cannot be used; version %d goes on", known.checkpoint.version)
+            return known
+        self._live[device] = LiveModel(checkpoint, network, stamp)
+        return self._live[device]
+
+
+class _LoadStudy:
+    """`image` (file) to `case` and `affine`."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self._spec = spec
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        data = dict(data)
+        data["case"] = load_case(data["image"], None, self._spec.data, self._spec.network.classes)
+        data["affine"] = read_image(data["image"]).affine
+        return data

@@ -1,0 +1,72 @@
+"""Looks at every study once, in the background, so that the first images can be chosen before there is a model."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from monailabel.interfaces.datastore import Datastore
+
+from lib.core.cases import load_case
+from lib.core.coldstart import appearance
+from lib.core.images import CaseError
+from lib.core.spec import TaskSpec
+from lib.store.project import Project
+from lib.store.records import Score
+
+logger = logging.getLogger(__name__)
+
+_COMMIT_EVERY = 50
+MAX_STUDIES = 5000
+"""A larger pool is sampled: enough to tell what is typical."""
+
+
+class ColdStart:
+    """Fills the scores of version 0: embedding and contrast of each study."""
+
+    def __init__(self, name: str, spec: TaskSpec, project: Project, datastore: Datastore) -> None:
+        self._name, self._spec, self._project, self._datastore = name, spec, project, datastore
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Run in a thread of its own."""
+        threading.Thread(target=self._run, name="loco-coldstart", daemon=True).start()
+
+    def stop(self) -> None:
+        """End early."""
+        self._stop.set()
+
+    def look(self) -> int:
+        """Describe what was not described yet. Returns how many studies were."""
+        journal = self._project.journal
+        done = journal.scored_images(self._name, 0)
+        images = [i for i in sorted(self._datastore.list_images()) if i not in done]
+        images = images[:: max(1, -(-len(images) // MAX_STUDIES))]
+        rows: list[Score] = []
+        for image_id in images:
+            if self._stop.is_set():
+                break
+            try:
+                case = load_case(
+                    self._datastore.get_image_uri(image_id), None, self._spec.data, self._spec.network.classes
+                )
+            except CaseError as e:
+                logger.warning("Not described: %s", e)
+                continue
+            seen = appearance(case.image)
+            rows.append(Score(image_id, "any", {"contrast": seen.contrast}, seen.embedding.tobytes(), time.time()))
+            if len(rows) % _COMMIT_EVERY == 0:
+                journal.put_scores(self._name, 0, rows)
+                rows = []
+        journal.put_scores(self._name, 0, rows)
+        return len(images)
+
+    def _run(self) -> None:
+        try:
+            started = time.time()
+            count = self.look()
+            if count:
+                logger.info("Looked at %d studies in %.0f s for the cold start", count, time.time() - started)
+        except Exception:
+            logger.exception("Could not look at the studies; the first images are chosen at random")

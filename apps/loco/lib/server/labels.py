@@ -1,0 +1,112 @@
+"""A submitted label before it is saved: whole, on the image's grid, with the values of the configured classes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monailabel.transform.writer import Writer
+from torch import Tensor
+
+from lib.core.images import SUFFIXES, CaseError, LoadedImage, class_indices, label_on_image, read_image, read_label
+
+logger = logging.getLogger(__name__)
+
+
+def checked_label(
+    label: str | Path, image: str | Path, labels: Mapping[str, int], label_info: Sequence[Mapping[str, Any]] | None
+) -> tuple[str, dict[str, int]]:
+    """Check a label file against its image and bring its values to class indices.
+
+    Args:
+        label: uploaded file.
+        image: the study it belongs to.
+        labels: configured names and indices.
+        label_info: what the viewer says of the values: a list of {"name", "idx"} in segment order, or None.
+
+    Returns:
+        The file to keep (`label` itself when its values are class indices already, else a new temporary file) and the
+        classes found in it.
+
+    Raises:
+        CaseError: unreadable, other shape, unknown name or value; the message says what to do.
+    """
+    if not str(label).lower().endswith(SUFFIXES):
+        raise CaseError(
+            label, f"expected a label as one of {', '.join(SUFFIXES)}, but got another type; export it again"
+        )
+    loaded, study = read_label(label), read_image(image)
+    stored = label_on_image(loaded, study, label)
+    values = _by_name(stored, label_info, labels, label) if label_info else stored
+    classes = class_indices(values, max(labels.values()) + 1, label)
+    found = {name: index for name, index in labels.items() if bool((classes == index).any())}
+    unchanged = stored.shape == loaded.array.shape and torch.equal(classes.to(torch.int64), loaded.array)
+    if unchanged:
+        return str(label), found
+    return _written(classes, study, Path(label)), found
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def label_info_of(params: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """`label_info` of a submission as a list, or None when there is none or it is not one."""
+    info = params.get("label_info")
+    if isinstance(info, str):
+        try:
+            info = json.loads(info)
+        except ValueError:
+            return None
+    return [i for i in info if isinstance(i, dict) and i.get("name")] if isinstance(info, list) else None
+
+
+def _by_name(
+    values: Tensor, label_info: Sequence[Mapping[str, Any]], labels: Mapping[str, int], path: str | Path
+) -> Tensor:
+    """Values as the viewer numbered them to class indices, by segment name.
+
+    Slicer numbers the exported segments 1..n in their order while `idx` also counts segments that it left out; other clients
+    write `idx` itself. Whichever of the two explains all values is used, `idx` first.
+    """
+    entries = sorted(label_info, key=lambda e: int(e.get("idx", 0)))
+    present = [int(v) for v in torch.unique(values).tolist() if v != 0]
+    by_index = {int(e["idx"]): str(e["name"]) for e in entries if "idx" in e}
+    by_order = dict(enumerate((str(e["name"]) for e in entries), start=1))
+    names = by_index if set(present) <= set(by_index) else by_order
+    if not set(present) <= set(names):
+        return values
+    unknown = sorted({names[v] for v in present} - set(labels))
+    if unknown:
+        raise CaseError(
+            path,
+            f"expected segments named {', '.join(labels)}, but got {', '.join(unknown)}; rename them and submit again",
+        )
+    mapped = torch.zeros_like(values)
+    for value in present:
+        mapped[values == value] = labels[names[value]]
+    return mapped
+
+
+def _written(classes: Tensor, study: LoadedImage, label: Path) -> str:
+    """Write class indices `1 X Y [Z]` beside the upload, on the image's grid, in the upload's format."""
+    picture = study.affine is None
+    suffix = next(s for s in SUFFIXES if label.name.lower().endswith(s))
+    if suffix in (".jpg", ".jpeg"):
+        suffix = ".png"
+    array = classes[0]
+    pred = array.numpy().astype(np.uint8) if picture else MetaTensor(array, affine=torch.as_tensor(study.affine))
+    with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
+        target = file.name
+    written, _ = Writer(label="pred")({"pred": pred, "result_extension": suffix, "result_dtype": "uint8"})
+    Path(written).replace(target)
+    return target

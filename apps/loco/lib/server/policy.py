@@ -1,0 +1,73 @@
+"""When to retrain, as a pure function over what the journal says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lib.store.records import Run, Submission
+
+LATER_SHARE = 0.1
+"""Once the labelled set is large, a run waits for this share of it in new labels."""
+
+MAX_RETRIES = 2
+"""A run that fails this often in a row waits for new labels."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to start a run now, and the reason or what it waits for, in words."""
+
+    start: bool
+    reason: str
+
+
+def decide(
+    submissions: Sequence[Submission],
+    runs: Sequence[Run],
+    busy: bool,
+    now: float,
+    retrain_after: int,
+    retrain_idle: float,
+) -> Decision:
+    """Should a training start?
+
+    Args:
+        submissions: all active submissions, oldest first.
+        runs: runs of this model, newest first, none of them still running unless `busy`.
+        busy: a training is running or about to.
+        now: unix seconds.
+        retrain_after: new labels that make a run worth while; later a tenth of the labelled set if that is more.
+        retrain_idle: seconds of quiet after the last label.
+
+    Returns:
+        The decision. Labels count by study: a resubmission of an unchanged study is one label.
+    """
+    if busy:
+        return Decision(False, "a training is running")
+    if not submissions:
+        return Decision(False, "waiting for the first label")
+    quiet = now - submissions[-1].ts
+    failures = _failures_in_a_row(runs)
+    if runs and runs[0].status in ("interrupted", "failed") and failures <= MAX_RETRIES:
+        if runs[0].status == "interrupted" or now - (runs[0].ended or now) >= retrain_idle:
+            return Decision(True, f"going on with the training that was {runs[0].status}")
+        return Decision(False, "waiting to try again after a failed training")
+    seen = runs[0].last_submission if runs else 0
+    fresh = {s.image for s in submissions if s.id > seen}
+    labelled = {s.image for s in submissions}
+    wanted = max(retrain_after, int(LATER_SHARE * len(labelled)))
+    if len(fresh) < wanted:
+        return Decision(False, f"waiting for {wanted - len(fresh)} more labels ({len(fresh)} of {wanted} are new)")
+    if quiet < retrain_idle:
+        return Decision(False, f"waiting for {retrain_idle - quiet:.0f} s of quiet")
+    return Decision(True, f"{len(fresh)} new labels")
+
+
+def _failures_in_a_row(runs: Sequence[Run]) -> int:
+    count = 0
+    for run in runs:
+        if run.status not in ("interrupted", "failed"):
+            break
+        count += 1
+    return count

@@ -1,0 +1,124 @@
+"""Automatic retraining and what follows it: one thread in the server that asks the policy and starts MONAI Label's tasks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from monailabel.utils.async_tasks.utils import processes, run_background_task, tasks
+
+from lib.server.datastores import JournalledLabels
+from lib.server.policy import Decision, decide
+from lib.store.journal import Journal
+from lib.store.records import Run
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 1.0
+_SYNC_EVERY = 15
+_ENDED = ("DONE", "ERROR", "STOPPED")
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """`--conf auto_retrain | retrain_after | retrain_idle`."""
+
+    enabled: bool
+    after: int
+    idle_s: float
+
+
+class Retraining:
+    """Starts a training when the policy says so and a scoring pass when a model went live; never two of a kind at once."""
+
+    def __init__(
+        self,
+        model: str,
+        journal: Journal,
+        datastore: JournalledLabels,
+        settings: RetrainSettings,
+        run_task: Callable[[dict[str, Any], str, Callable | None], dict[str, Any]] = run_background_task,
+    ) -> None:
+        self._model, self._journal, self._datastore, self._settings = model, journal, datastore, settings
+        self._run_task = run_task
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._ticks = 0
+        self._scored_version: int | None = None
+        self.waiting_for = ""
+
+    def start(self) -> None:
+        """Clean up after a crash and begin to watch."""
+        self._close_dead_runs()
+        self._thread = threading.Thread(target=self._watch, name="loco-retraining", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; running trainings are not touched."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def tick(self, now: float) -> Decision:
+        """Look once; start what is due."""
+        if self._ticks % _SYNC_EVERY == 0:
+            self._datastore.sync_journal()
+        self._ticks += 1
+        self._close_dead_runs()
+        self._score_if_due()
+        runs = [r for r in self._journal.runs() if r.model == self._model]
+        busy = _is_busy("train") or any(r.status == "running" for r in runs)
+        finished = [r for r in runs if r.status != "running"]
+        decision = decide(self._journal.submissions(), finished, busy, now, self._settings.after, self._settings.idle_s)
+        if decision.reason != self.waiting_for:
+            logger.info("Retraining: %s", decision.reason)
+            self.waiting_for = decision.reason
+        if decision.start and self._settings.enabled:
+            self._run_task({"model": self._model, "reason": decision.reason}, "train", None)
+        return decision
+
+    def _watch(self) -> None:
+        while not self._stop.wait(TICK_S):
+            try:
+                self.tick(time.time())
+            except Exception:
+                logger.exception("Retraining could not look at the journal; trying again")
+
+    def _score_if_due(self) -> None:
+        live = self._journal.live_version(self._model)
+        if live is None or live.version == self._scored_version or _is_busy("scoring"):
+            return
+        self._scored_version = live.version
+        self._run_task({"method": "low_contrast", "model_version": live.version}, "scoring", None)
+
+    def _close_dead_runs(self) -> None:
+        """A run whose process is gone ended: stopped by hand if MONAI Label says so, else interrupted."""
+        for run in self._journal.running_runs():
+            if not _is_alive(run):
+                stopped = any(t.get("status") == "STOPPED" and _of_run(t, run) for t in tasks("train"))
+                status = "stopped" if stopped else "interrupted"
+                self._journal.finish_run(run.id, status, f"its process ended ({status})", time.time())
+
+
+def _is_alive(run: Run) -> bool:
+    try:
+        process = psutil.Process(run.pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= run.started + 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _of_run(task: Mapping[str, Any], run: Run) -> bool:
+    """Whether a MONAI Label task is the one that made a run: it ended after the run had started."""
+    ended = time.mktime(time.strptime(task["end_ts"], "%Y-%m-%d %H:%M:%S")) if task.get("end_ts") else 0
+    return ended + 1 >= run.started
+
+
+def _is_busy(method: str) -> bool:
+    """A task of this kind is running or waits for its turn."""
+    return bool(processes(method)) or any(t["status"] not in _ENDED for t in tasks(method))

@@ -1,0 +1,409 @@
+"""MONAI Label training task: semi-supervised over all studies, resumable, publishing only what is not worse."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from ignite.engine import Engine, Events
+from monai.engines import IterationEvents, SupervisedTrainer
+from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
+from monai.inferers import Inferer, SimpleInferer
+from monai.utils import set_determinism
+from monailabel.interfaces.datastore import Datastore
+from monailabel.tasks.train.basic_train import BasicTrainTask, Context
+from monailabel.utils.others.generic import device_list
+
+from lib.core.batch import CaseStore, StepDataset, train_loader
+from lib.core.cases import Record, Split, labelled_groups, split_records
+from lib.core.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    load_weights,
+    restore_network,
+    save_checkpoint,
+    why_not_continue,
+)
+from lib.core.methods import build_method
+from lib.core.networks import build_network
+from lib.core.schedules import poly
+from lib.core.spec import TaskSpec
+from lib.core.teacher import StudentTeacher
+from lib.core.validate import Validation, validate
+from lib.store.project import ModelFolder, Project
+from lib.studies import records_of
+from lib.trainers.options import option_defaults, spec_of_request
+from lib.trainers.progress import Progress, RunState, dice_line, scalars
+from lib.trainers.publish import adopt_live, live_checkpoint, publish
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_SHARE = 0.2
+"""Share of labelled patients that is set aside."""
+
+LOCK_WAIT_S = 60
+"""How long a new run waits for the end of one that is being stopped."""
+
+
+class ServerGoneError(RuntimeError):
+    """The server that started this training is gone."""
+
+
+class SemiSupervisedTraining(BasicTrainTask):
+    """Trains `name` on all studies of the datastore with the method of its specification."""
+
+    def __init__(self, name: str, spec: TaskSpec, project: Project, pattern: str, seed: int) -> None:
+        """`spec` is what an untrained model would be; `pattern` tells patients from image names."""
+        self._name, self._spec, self._project, self._pattern, self._seed = name, spec, project, pattern, seed
+        self._folder: ModelFolder = project.model(name)
+        self._state: RunState | None = None
+        super().__init__(
+            str(self._folder.root),
+            f"Semi-supervised training of the {name} model ({spec.method.name}) on labelled and unlabelled studies",
+            labels=list(spec.labels),
+            stats_path=str(self._folder.stats),
+            amp=True,
+        )
+        self._config = {
+            **option_defaults(spec),
+            "device": device_list(),
+            "tracking": ["None", "mlflow"],
+            "reason": "started by hand",
+        }
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train once. Raises a `ValueError` with one sentence when it cannot start; the journal keeps how it ended."""
+        allowed = {*self._config, "model", "client_id", "gpus", "multi_gpu", "local_rank"}
+        unknown = sorted(set(request) - allowed)
+        if unknown:
+            logger.warning("Ignored training options %s; known are %s", unknown, sorted(self._config))
+        options = {k: v for k, v in request.items() if k in allowed}
+        fixed = {
+            "name": "train", "val_batch_size": 1, "multi_gpu": False, "dataset": "Dataset", "dataloader": "DataLoader",
+            "early_stop_patience": -1, "val_split": 0.0, "tracking_uri": "", "tracking_experiment_name": "",
+        }  # fmt: skip
+        options["device"] = _first(options.get("device", self._config["device"]))
+        try:
+            with FileLock(self._folder.lock, timeout=LOCK_WAIT_S):
+                return self._train_recorded({**options, **fixed}, datastore)
+        except Timeout as e:
+            raise RuntimeError(f"expected to train {self._name}, but another training of it is running; wait") from e
+
+    def _train_recorded(self, options: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        journal = self._project.journal
+        reason = str(options.get("reason") or "started by hand")
+        run_id = journal.start_run(self._name, reason, journal.last_submission_id(), os.getpid(), time.time())
+        options["run"] = run_id
+        try:
+            result = super().__call__(options, datastore)
+        except ServerGoneError as e:
+            journal.finish_run(run_id, "interrupted", str(e), time.time())
+            raise
+        except Exception as e:
+            journal.finish_run(run_id, "failed", f"{type(e).__name__}: {e}"[:500], time.time())
+            raise
+        finally:
+            self._state = None
+        return result
+
+    # ---- hooks of BasicTrainTask, in the order in which they are called ----
+
+    def pre_process(self, request: dict[str, Any], datastore: Datastore) -> list[Record]:
+        """All studies as records; gives new labelled patients their side and decides where the run starts."""
+        _remove_caches(self._folder)
+        adopt_live(self._name, self._folder, self._project.journal)
+        records = records_of(datastore, self._pattern)
+        if not any(r.label for r in records):
+            raise ValueError(
+                "expected at least one submitted label to train on, but there is none; submit a label first"
+            )
+        sides = self._project.journal.assign_splits(labelled_groups(records), VALIDATION_SHARE, self._seed)
+        split = split_records(records, sides)
+        self._state = self._plan_run(request, split)
+        logger.info(
+            "Training on %d labelled and %d unlabelled studies; %d labelled ones are set aside for validation",
+            len(split.labelled), len(split.unlabelled), len(split.validation),
+        )  # fmt: skip
+        return records
+
+    def partition_datalist(self, context: Context, shuffle: bool = False) -> tuple[list[Record], list[Record]]:
+        """Records to train on, labelled or not, and validation records."""
+        split = self._state.split
+        return [*split.labelled, *split.unlabelled], list(split.validation)
+
+    def network(self, context: Context) -> StudentTeacher:
+        """Student and teacher: resumed, continued from the live model, or new."""
+        state = self._state
+        set_determinism(state.spec.training.seed)
+        network = StudentTeacher(build_network(state.spec.network, state.spec.data.spatial_dims))
+        source = state.resumed or state.start
+        if source is not None:
+            load_weights(network, source)
+        if state.resumed is None and state.start is not None:
+            network.student.load_state_dict(network.teacher.state_dict())
+        return network
+
+    def optimizer(self, context: Context) -> torch.optim.Optimizer:
+        """SGD on the student alone, as LoCo."""
+        training = self._state.spec.training
+        optimizer = torch.optim.SGD(
+            context.network.student.parameter_groups(training.learning_rate),
+            lr=training.learning_rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+        if self._state.resumed is not None and self._state.resumed.optimizer:
+            optimizer.load_state_dict(self._state.resumed.optimizer)
+        return optimizer
+
+    def loss_function(self, context: Context) -> Callable:
+        """Unused: the method's step computes the loss."""
+        return torch.nn.Identity()
+
+    def train_pre_transforms(self, context: Context) -> list:
+        """Unused: the loader draws batches of `lib.core.batch`."""
+        return []
+
+    def train_post_transforms(self, context: Context) -> list:
+        """Unused, see `train_pre_transforms`."""
+        return []
+
+    def val_inferer(self, context: Context) -> Inferer:
+        """Unused: validation predicts as inference does, through `lib.core.predict`."""
+        return SimpleInferer()
+
+    def _create_evaluator(self, context: Context) -> None:
+        """The teacher is validated at the end of each epoch by `_epoch_done`."""
+        return
+
+    def train_data_loader(self, context: Context, num_workers: int = 0, shuffle: bool = True) -> Iterator:
+        """Batches of the remaining steps of the run."""
+        state = self._state
+        spec = state.spec
+        unlabelled = state.split.unlabelled if state.method.needs_unlabelled else ()
+        used = [*state.split.labelled, *unlabelled]
+        store = CaseStore(used, spec.data, spec.network.classes, context.cache_dir)
+        dataset = StepDataset(state.split.labelled, unlabelled, store, spec.data, spec.training)
+        first = state.first_epoch * spec.training.iterations_per_epoch
+        return train_loader(dataset, first, num_workers, context.device.type == "cuda")
+
+    def _create_trainer(self, context: Context) -> SupervisedTrainer:
+        """MONAI's trainer around the method's step."""
+        state = self._state
+        spec = state.spec
+        state.method = build_method(
+            context.network, spec.method, spec.network.classes, spec.training.iterations, spec.training.seed
+        )
+        source = state.resumed or state.start
+        if source is not None and source.method and source.spec.method.name == spec.method.name:
+            state.method.load_state_dict(source.method)
+        workers = max(1, (os.cpu_count() or 2) // 2) if context.device.type == "cuda" else 0
+        return SupervisedTrainer(
+            device=context.device,
+            max_epochs=spec.training.epochs - state.first_epoch,
+            train_data_loader=self.train_data_loader(context, num_workers=workers),
+            epoch_length=spec.training.iterations_per_epoch,
+            network=context.network,
+            optimizer=context.optimizer,
+            loss_function=self.loss_function(context),
+            prepare_batch=lambda batch, device, non_blocking: batch.to(device),
+            amp=self._amp and context.device.type == "cuda",
+            decollate=False,
+            train_handlers=self.train_handlers(context),
+            iteration_update=self.train_iteration_update(context),
+        )
+
+    def train_iteration_update(self, context: Context) -> Callable[[Engine, Any], list[dict[str, Any]]]:
+        """One optimiser step: the method's loss, backward, SGD, teacher; fires MONAI's iteration events."""
+        state, training = self._state, self._state.spec.training
+        amp = self._amp and context.device.type == "cuda"
+        scaler = torch.amp.GradScaler(context.device.type, enabled=amp)
+        parent = os.getppid()
+        rates = [g["lr"] for g in context.optimizer.param_groups]
+        base = [g.get("initial_lr", r) for g, r in zip(context.optimizer.param_groups, rates, strict=True)]
+        for group, rate in zip(context.optimizer.param_groups, base, strict=True):
+            group["initial_lr"] = rate
+
+        def update(engine: Engine, batch: Any) -> list[dict[str, Any]]:
+            if os.getppid() != parent:
+                raise ServerGoneError("the server that started this training is gone; it goes on after the next start")
+            step = state.first_epoch * training.iterations_per_epoch + engine.state.iteration - 1
+            for group in context.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * poly(step, training.iterations, training.poly_power)
+            engine.network.train()
+            engine.optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(context.device.type, enabled=amp):
+                output = state.method.step(batch.to(context.device), step)
+            engine.fire_event(IterationEvents.LOSS_COMPLETED)
+            scaler.scale(output.loss).backward()
+            scaler.step(engine.optimizer)
+            scaler.update()
+            context.network.update_teacher(step, training.ema_decay)
+            engine.state.output = [{"loss": output.loss.detach(), **output.logs}]
+            engine.fire_event(IterationEvents.MODEL_COMPLETED)
+            return engine.state.output
+
+        return update
+
+    def train_handlers(self, context: Context) -> list[Any]:
+        """TensorBoard and, where MONAI Label's switch is on, MLflow get every term that the method logs."""
+        handlers: list[Any] = [
+            _AtEpochEnd(lambda: self._epoch_done(context)),  # first, so that the others log this epoch's Dice
+            TensorBoardStatsHandler(log_dir=context.events_dir, output_transform=scalars),
+        ]
+        if context.tracking and context.tracking.lower() == "mlflow":
+            handlers.append(
+                MLFlowHandler(
+                    tracking_uri=context.tracking_uri,
+                    experiment_name=context.tracking_experiment_name,
+                    run_name=context.tracking_run_name,
+                    iteration_log=True,
+                    output_transform=scalars,
+                    close_on_complete=True,
+                )
+            )
+        return handlers
+
+    def finalize(self, context: Context) -> None:
+        """Attach log lines, validation, saving and publishing; measure the live model on today's validation cases."""
+        trainer, state = context.trainer, self._state
+        live = live_checkpoint(self._folder)
+        if live is not None and why_not_continue(live, state.spec) is None:
+            network = restore_network(live).to(context.device).eval()
+            state.live = validate(
+                network.teacher, context.val_datalist, live.spec.data, live.spec.labels, context.device
+            )
+        state.progress = Progress(context, state)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: self._iteration_done(state.progress))
+        trainer.add_event_handler(Events.COMPLETED, lambda: self._run_done())
+
+    # ---- what happens along the way ----
+
+    def _plan_run(self, request: Mapping[str, Any], split: Split) -> RunState:
+        spec = spec_of_request(self._spec, request)
+        live = live_checkpoint(self._folder) if request.get("pretrained", True) else None
+        if live is not None:
+            obstacle = why_not_continue(live, spec)
+            if obstacle:
+                logger.warning("Training starts anew instead of going on from the live model: %s", obstacle)
+                live = None
+            else:
+                spec = replace(spec, data=live.spec.data)
+        state = RunState(spec, split, int(request["run"]), start=live)
+        stopped = self._stopped_run(spec)
+        if stopped is not None:
+            state.resumed = stopped
+            state.first_epoch = stopped.step // spec.training.iterations_per_epoch
+            state.best = self._best_so_far(stopped, split)
+            logger.info("Going on with the stopped run after epoch %d of %d", state.first_epoch, spec.training.epochs)
+        return state
+
+    def _stopped_run(self, spec: TaskSpec) -> Checkpoint | None:
+        """State of an unfinished run with the same specification."""
+        if not self._folder.run.exists():
+            return None
+        try:
+            checkpoint = load_checkpoint(self._folder.run)
+        except CheckpointError as e:
+            logger.warning("The stopped run cannot go on: %s", e)
+            return None
+        unfinished = 0 < checkpoint.step < checkpoint.spec.training.iterations
+        return checkpoint if unfinished and checkpoint.spec == spec else None
+
+    def _best_so_far(self, stopped: Checkpoint, split: Split) -> Validation | None:
+        """Dice of the candidate that the stopped run had kept, if it was measured on today's validation cases."""
+        cases = stopped.metrics.get("best") or {}
+        if not self._folder.best.exists() or set(cases) != {r.id for r in split.validation}:
+            return None
+        return Validation(cases)
+
+    def _iteration_done(self, progress: Progress) -> None:
+        if progress.is_due():
+            logger.info(progress.line())
+            self._record(progress)
+
+    def _epoch_done(self, context: Context) -> None:
+        state = self._state
+        spec, progress = state.spec, state.progress
+        context.network.eval()
+        result = validate(context.network.teacher, context.val_datalist, spec.data, spec.labels, context.device)
+        metrics = context.trainer.state.metrics
+        metrics.update({"val_mean_dice": result.mean_dice} if result.cases else {})
+        metrics.update({f"val_dice_{name}": dice for name, dice in result.per_class.items()})
+        first = state.best is None or state.best.mean_dice is None or result.mean_dice is None
+        improved = first or result.mean_dice >= state.best.mean_dice
+        state.best = result if improved else state.best
+        checkpoint = self._checkpoint(context, progress.step)
+        if improved:
+            save_checkpoint(checkpoint, self._folder.best)
+        save_checkpoint(checkpoint, self._folder.run)
+        logger.info("Epoch %d of %d done: %s", progress.epoch, spec.training.epochs, dice_line(result))
+        self._record(progress)
+
+    def _run_done(self) -> None:
+        state, journal = self._state, self._project.journal
+        checkpoint = load_checkpoint(self._folder.best)
+        live, reason = publish(self._name, self._folder, journal, checkpoint, state.best, state.live, state.run_id)
+        logger.info("Version %d %s: %s", checkpoint.version, "is live" if live else "is kept, not live", reason)
+        self._folder.run.unlink(missing_ok=True)
+        self._folder.best.unlink(missing_ok=True)
+        self._record(state.progress, {"version": checkpoint.version, "live": live, "reason": reason, "status": "done"})
+        journal.finish_run(state.run_id, "done", reason, time.time())
+
+    def _checkpoint(self, context: Context, step: int) -> Checkpoint:
+        state = self._state
+        thresholds = state.method.thresholds()
+        return Checkpoint(
+            spec=state.spec,
+            student=context.network.student.state_dict(),
+            teacher=context.network.teacher.state_dict(),
+            method=copy.deepcopy(state.method.state_dict()),
+            thresholds=[float(t) for t in thresholds] if thresholds is not None else [],
+            optimizer=context.optimizer.state_dict(),
+            step=step,
+            metrics={
+                "labelled": len(state.split.labelled),
+                "unlabelled": len(state.split.unlabelled),
+                "validation": len(state.split.validation),
+                "best": {k: dict(v) for k, v in state.best.cases.items()} if state.best else {},
+            },
+        )
+
+    def _record(self, progress: Progress, outcome: Mapping[str, Any] | None = None) -> None:
+        """Progress to the journal and to MONAI Label's train_stats, written whole."""
+        stats = {**progress.stats(), "status": "running", **(outcome or {})}
+        self._project.journal.update_run(self._state.run_id, stats, time.time())
+        temporary = self._folder.stats.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(stats, indent=2))
+        os.replace(temporary, self._folder.stats)
+
+
+class _AtEpochEnd:
+    """A MONAI handler that calls a function when an epoch is done."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._call)
+
+
+def _remove_caches(folder: ModelFolder) -> None:
+    """Caches of runs that were killed."""
+    for cache in (folder.root / "train").glob("cache_*"):
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, (list, tuple)) else value
