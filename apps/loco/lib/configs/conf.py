@@ -72,12 +72,12 @@ def parse_conf(conf: Mapping[str, Any]) -> AppConf:
         method=_method(conf),
         network=_network(conf),
         auto_retrain=_switch(conf, "auto_retrain", True),
-        retrain_after=int(_number(conf, "retrain_after", 5, 1, 10**6)),
+        retrain_after=_count(conf, "retrain_after", 5, 1),
         retrain_idle=_number(conf, "retrain_idle", 20.0, 0, 10**6),
         epochs=_optional_count(conf, "epochs"),
         iterations=_optional_count(conf, "iterations"),
         patient=_pattern(str(conf.get("patient") or PATIENT_PATTERN)),
-        seed=int(_number(conf, "seed", 0, 0, 2**31 - 1)),
+        seed=_count(conf, "seed", 0, 0),
     )
 
 
@@ -90,15 +90,21 @@ def parse_labels(text: str) -> dict[str, int]:
     text = text.strip()
     if not text:
         return {}
-    if not text.startswith("{"):
+    if not text.startswith(("{", "[")):
         names = [n.strip() for n in text.split(",") if n.strip() and n.strip().lower() != "background"]
         return _checked({name: i for i, name in enumerate(names, start=1)}, text, len(names))
     try:
         given = json.loads(text)
-        labels = {str(k).strip(): int(v) for k, v in given.items() if str(k).lower() != "background"}
+        labels = {str(k).strip(): _whole(v) for k, v in given.items() if str(k).lower() != "background"}
     except (ValueError, TypeError, AttributeError) as e:
         raise _label_error(text) from e
     return _checked(labels, text, len(labels))
+
+
+def _whole(value: Any) -> int:
+    if int(value) != float(value):
+        raise ValueError(f"{value} is no whole number")
+    return int(value)
 
 
 def _checked(labels: dict[str, int], text: str, count: int) -> dict[str, int]:
@@ -149,8 +155,15 @@ def _number(conf: Mapping[str, Any], key: str, default: float, low: float, high:
     return value
 
 
+def _count(conf: Mapping[str, Any], key: str, default: int, low: int) -> int:
+    value = _number(conf, key, default, low, 10**6)
+    if not value.is_integer():
+        raise SpecError(f"expected --conf {key} to be a whole number, but got {conf.get(key)!r}; change it")
+    return int(value)
+
+
 def _optional_count(conf: Mapping[str, Any], key: str) -> int | None:
-    return int(_number(conf, key, 1, 1, 10**6)) if key in conf else None
+    return _count(conf, key, 1, 1) if key in conf else None
 
 
 def _pattern(text: str) -> str:

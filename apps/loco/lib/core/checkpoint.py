@@ -92,7 +92,9 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
     try:
         values["spec"] = TaskSpec.from_dict(content["spec"])
     except SpecError as e:
-        raise CheckpointError(f"{Path(path).name} cannot be used: {e}; train a model with this version of the app") from e
+        raise CheckpointError(
+            f"{Path(path).name} cannot be used: {e}; train a model with this version of the app"
+        ) from e
     return Checkpoint(**values)
 
 

@@ -88,7 +88,7 @@ def read_image(path: str | Path) -> LoadedImage:
     Raises:
         CaseError: missing, empty, unreadable, not 2D or 3D, or without one finite value.
     """
-    array, affine = _load(path)
+    array, affine = _load(path, colour=True)
     if array.shape[0] in (2, 4):
         array = array[:-1]
     if array.shape[0] not in (1, 3):
@@ -184,13 +184,13 @@ def unit_range(array: Tensor, picture: bool) -> Tensor:
     return torch.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0).clamp(0, 1)
 
 
-def _load(path: str | Path) -> tuple[Tensor, np.ndarray | None]:
+def _load(path: str | Path, colour: bool = False) -> tuple[Tensor, np.ndarray | None]:
     if not Path(path).is_file():
         raise CaseError(path, "expected a file, but there is none; put it back or refresh the list of studies")
     if Path(path).stat().st_size == 0:
         raise CaseError(path, "expected an image, but the file is empty (0 bytes); copy it again or remove it")
     try:
-        reader = _reader(path)
+        reader = _reader(path, colour)
         values, meta = reader.get_data(reader.read(str(path)))
         values = np.ascontiguousarray(values, dtype=np.float32)
         tensor = EnsureChannelFirst()(MetaTensor(torch.from_numpy(values), meta=meta))
@@ -207,11 +207,16 @@ def _load(path: str | Path) -> tuple[Tensor, np.ndarray | None]:
     return array.contiguous(), affine
 
 
-def _reader(path: str | Path) -> ImageReader:
+def _reader(path: str | Path, colour: bool) -> ImageReader:
     """MONAI's reader of a format. `LoadImage` would build every reader it knows for each file, with a warning for one."""
     if is_picture(path):
-        return PILReader()
+        return PILReader(converter=_to_rgb if colour else None)
     return NrrdReader() if str(path).lower().endswith(".nrrd") else NibabelReader()
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """Colours of palette, CMYK and YCbCr pictures; in a label map a palette index is the value itself."""
+    return picture.convert("RGB") if picture.mode in ("P", "PA", "CMYK", "YCbCr", "HSV", "LAB") else picture
 
 
 def _affine_to_3d(affine: np.ndarray) -> np.ndarray:

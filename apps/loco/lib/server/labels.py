@@ -76,13 +76,16 @@ def _by_name(
     """Values as the viewer numbered them to class indices, by segment name.
 
     Slicer numbers the exported segments 1..n in their order while `idx` also counts segments that it left out; other clients
-    write `idx` itself. Whichever of the two explains all values is used, `idx` first.
+    write `idx` itself. Whichever of the two explains all values is used: `idx` first where it is the configured index of
+    every name, else the order.
     """
     entries = sorted(label_info, key=lambda e: int(e.get("idx", 0)))
     present = [int(v) for v in torch.unique(values).tolist() if v != 0]
     by_index = {int(e["idx"]): str(e["name"]) for e in entries if "idx" in e}
     by_order = dict(enumerate((str(e["name"]) for e in entries), start=1))
-    names = by_index if set(present) <= set(by_index) else by_order
+    as_configured = all(labels.get(name, index) == index for index, name in by_index.items())
+    first, second = (by_index, by_order) if as_configured else (by_order, by_index)
+    names = first if set(present) <= set(first) else second
     if not set(present) <= set(names):
         return values
     unknown = sorted({names[v] for v in present} - set(labels))

@@ -10,8 +10,9 @@ from lib.store.records import Run, Submission
 LATER_SHARE = 0.1
 """Once the labelled set is large, a run waits for this share of it in new labels."""
 
-MAX_RETRIES = 2
-"""A run that fails this often in a row waits for new labels."""
+MAX_RETRIES = {"failed": 2, "interrupted": 10}
+"""How often in a row a run is tried again before it waits for new labels. A restart of the server interrupts a run; a run
+that is killed each time, for want of memory say, must end some day."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ def decide(
     if not submissions:
         return Decision(False, "waiting for the first label")
     quiet = now - submissions[-1].ts
-    failures = _failures_in_a_row(runs)
-    if runs and runs[0].status in ("interrupted", "failed") and failures <= MAX_RETRIES:
-        if runs[0].status == "interrupted" or now - (runs[0].ended or now) >= retrain_idle:
-            return Decision(True, f"going on with the training that was {runs[0].status}")
+    if runs and _failures_in_a_row(runs) <= MAX_RETRIES.get(runs[0].status, 0):
+        if runs[0].status == "interrupted":
+            return Decision(True, "going on with the interrupted training")
+        if now - (runs[0].ended or now) >= retrain_idle:
+            return Decision(True, "trying again after a failed training")
         return Decision(False, "waiting to try again after a failed training")
     seen = runs[0].last_submission if runs else 0
     fresh = {s.image for s in submissions if s.id > seen}
@@ -65,9 +67,6 @@ def decide(
 
 
 def _failures_in_a_row(runs: Sequence[Run]) -> int:
-    count = 0
-    for run in runs:
-        if run.status not in ("interrupted", "failed"):
-            break
-        count += 1
-    return count
+    """How many of the newest runs ended without a model; at least 1, also when the newest did not."""
+    count = next((i for i, run in enumerate(runs) if run.status not in MAX_RETRIES), len(runs))
+    return max(1, count)

@@ -78,6 +78,7 @@ class Training(Database):
         details: Mapping[str, Any],
         live: bool,
         now: float,
+        at_least: int = 1,
     ) -> int:
         """Add a trained model and, if `live`, make it the live one in the same transaction.
 
@@ -91,13 +92,14 @@ class Training(Database):
             details: Anything to show beside it.
             live: Whether it serves from now on.
             now: Unix seconds.
+            at_least: Lowest number to give, for a model that carries one already.
 
         Returns:
             Its version number: 1, 2, 3 … per model.
         """
         with self.write() as connection:
             row = connection.execute("SELECT COALESCE(MAX(version), 0) FROM versions WHERE model = ?", (model,))
-            version = int(row.fetchone()[0]) + 1
+            version = max(int(row.fetchone()[0]) + 1, at_least)
             if live:
                 connection.execute("UPDATE versions SET live = 0 WHERE model = ? AND live = 1", (model,))
             connection.execute(

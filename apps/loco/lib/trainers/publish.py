@@ -81,14 +81,21 @@ def adopt_live(name: str, folder: ModelFolder, journal: Journal) -> None:
     if any(v.version == checkpoint.version for v in journal.versions(name)):
         journal.set_live(name, checkpoint.version)
         return
+    if not folder.version(checkpoint.version).exists():
+        replace_file(folder.live, folder.version(checkpoint.version))
     metrics = checkpoint.metrics
-    number = journal.add_version(
-        name, str(folder.live), _sha256(folder.live), None, metrics.get("dice"), int(metrics.get("cases") or 0),
-        {"reason": "found in the model folder"}, True, time.time(),
-    )  # fmt: skip
-    if number != checkpoint.version:
-        checkpoint.version = number
-        save_checkpoint(checkpoint, folder.live)
+    journal.add_version(
+        name,
+        str(folder.version(checkpoint.version)),
+        _sha256(folder.live),
+        None,
+        metrics.get("dice"),
+        int(metrics.get("cases") or 0),
+        {"reason": "found in the model folder"},
+        True,
+        time.time(),
+        at_least=checkpoint.version,
+    )
 
 
 def roll_back(name: str, folder: ModelFolder, journal: Journal, version: int) -> None:
@@ -100,6 +107,7 @@ def roll_back(name: str, folder: ModelFolder, journal: Journal, version: int) ->
 
 def replace_file(source: Path, target: Path) -> None:
     """Copy beside the target, flush, rename: a reader never sees half a file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with source.open("rb") as read, temporary.open("wb") as write:
