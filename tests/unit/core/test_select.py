@@ -166,12 +166,11 @@ def test_reasons_say_what_was_measured():
     assert reasons == {
         "a": "low contrast: the polyp border is less certain than in 100 % of the other images "
         "(threshold deficit 0.41, margin 0.55, feature contrast 0.72)",
-        "b": "variety: the polyp border is less certain than in 0 % of the other images "
+        "b": "variety: not all images should be hard ones; a clear polyp border "
         "(threshold deficit 0.10, margin 0.20, feature contrast 0.30)",
         "c": "possible miss: no polyp found, but a missed one is likelier than in 100 % of such images "
         "(feature contrast 0.60, peak 0.31)",
-        "d": "variety: no polyp found, but a missed one is likelier than in 0 % of such images "
-        "(feature contrast 0.20, peak 0.01)",
+        "d": "variety: not all images should be hard ones; no polyp found (feature contrast 0.20, peak 0.01)",
     }
 
 

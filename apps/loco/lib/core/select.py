@@ -296,13 +296,15 @@ def _reason(entry: ScoredImage, share_below: float) -> str:
     """Why an image is worth labelling, e.g. "low contrast: ... (margin 0.55, feature contrast 0.72)"."""
     name = entry.stratum.rpartition("/")[0] or entry.stratum
     numbers = ", ".join(f"{term.replace('_', ' ')} {value:.2f}" for term, value in entry.terms.items())
-    if _is_absent(entry.stratum):
-        text = f"no {name} found, but a missed one is likelier than in {_percent(share_below)} of such images"
-        kind = "possible miss"
+    absent = _is_absent(entry.stratum)
+    if share_below < 0.5:
+        what = f"no {name} found" if absent else f"a clear {name} border"
+        return f"variety: not all images should be hard ones; {what} ({numbers})"
+    if absent:
+        text = f"possible miss: no {name} found, but a missed one is likelier than in {_percent(share_below)} of such images"
     else:
-        text = f"the {name} border is less certain than in {_percent(share_below)} of the other images"
-        kind = "low contrast"
-    return f"{kind if share_below >= 0.5 else 'variety'}: {text} ({numbers})"
+        text = f"low contrast: the {name} border is less certain than in {_percent(share_below)} of the other images"
+    return f"{text} ({numbers})"
 
 
 def _percent(share: float) -> str:

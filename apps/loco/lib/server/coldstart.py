@@ -17,7 +17,7 @@ from lib.store.records import Score
 
 logger = logging.getLogger(__name__)
 
-_COMMIT_EVERY = 50
+_COMMIT_EVERY = 10
 MAX_STUDIES = 5000
 """A larger pool is sampled: enough to tell what is typical."""
 

@@ -1,0 +1,248 @@
+"""The real app object on tiny studies of each kind: train, publish, infer, score, choose, all in this process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from fastapi import HTTPException
+from monailabel.interfaces.utils.app import app_instance, clear_cache
+from studies import write_frames, write_volumes
+
+from lib.core.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+ORIENTATIONS = ("RAS", "LPS", "PIR", "SLA", "IPR", "ASL")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The tensors are tiny."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def app_on(root: Path, studies: Path, **conf: object):
+    """The app as MONAI Label loads it, with a model folder of its own."""
+    app_dir = root / "app"
+    if not app_dir.exists():
+        shutil.copytree(ROOT / "apps/loco", app_dir, ignore=shutil.ignore_patterns("model", "logs", "__pycache__"))
+    clear_cache()
+    settings = {"labels": "lesion", "epochs": "1", "iterations": "2", **{k: str(v) for k, v in conf.items()}}
+    return app_instance(app_dir=str(app_dir), studies=str(studies), conf=settings)
+
+
+def submit(app, truth: Path, ids: list[str]) -> None:
+    """Save truth labels as the endpoint does."""
+    for image_id in ids:
+        file = next(truth.glob(f"{image_id}.*"))
+        app.datastore().save_label(image_id, str(file), "final", {"client_id": "ann"})
+
+
+def train(app, **request: object) -> dict:
+    """Run one training in this process; returns train_stats."""
+    name = app._task.name
+    app.train({"model": name, **request})
+    return app.info()["train_stats"][name]
+
+
+def infer(app, image_id: str, **request: object) -> tuple[str, dict]:
+    """File and parameters of one inference."""
+    reply = app.infer({"model": app._task.name, "image": image_id, "device": "cpu", **request})
+    return reply["file"], reply["params"]
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """A trained slice app with three classes over volumes of many orientations."""
+    root = tmp_path_factory.mktemp("slice")
+    ids = write_volumes(root / "studies", root / "truth", 6, (40, 33, 7), (1.5, 1.5, 8.0), ORIENTATIONS, classes=3)
+    app = app_on(root, root / "studies", labels="rv,myo,lv")
+    submit(app, root / "truth", ids[:3])
+    train(app)
+    return app, ids, root
+
+
+def test_thick_slices_choose_the_slice_model_with_all_classes(volumes):
+    app, _, _ = volumes
+    assert app._task.name == "slice"
+    info = app.info()
+    assert info["labels"] == {"rv": 1, "myo": 2, "lv": 3}
+    assert list(info["models"]) == ["slice"]
+    assert set(info["strategies"]) == {"low_contrast", "random"}
+    assert set(info["train_stats"]["slice"]["eval"]["metrics"]) <= {
+        "val_mean_dice", "val_dice_rv", "val_dice_myo", "val_dice_lv",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("index", range(len(ORIENTATIONS)))
+@pytest.mark.parametrize("extension", [".nii.gz", ".nrrd"])
+def test_masks_lie_on_the_voxels_of_the_image_in_each_orientation(volumes, index, extension):
+    """The saved mask has the image's geometry and equals the prediction voxel by voxel."""
+    from lib.core.images import read_label
+
+    app, ids, root = volumes
+    file, params = infer(app, ids[index], result_extension=extension)
+    image = nib.load(root / "studies" / f"{ids[index]}.nii.gz")
+    mask = read_label(file)
+    np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
+    assert tuple(mask.array.shape[1:]) == image.shape
+    expected = _prediction(app, root / "studies" / f"{ids[index]}.nii.gz")
+    np.testing.assert_array_equal(mask.array[0].numpy(), expected)
+    assert params["model_version"] == 1
+    assert 0 <= params["confidence"] <= 1
+
+
+def _prediction(app, path: Path) -> np.ndarray:
+    from lib.core.cases import load_case
+    from lib.core.checkpoint import restore_network
+    from lib.core.predict import predict
+
+    checkpoint = load_checkpoint(app._project.model("slice").live)
+    network = restore_network(checkpoint).eval()
+    case = load_case(str(path), None, checkpoint.spec.data, checkpoint.spec.network.classes)
+    return predict(network.teacher, case, checkpoint.spec.data, torch.device("cpu")).native_label().numpy()
+
+
+def test_scoring_writes_one_row_per_class_and_the_strategy_reads_them(volumes):
+    app, ids, _ = volumes
+    result = app.scoring({"method": "low_contrast", "device": "cpu"})
+    assert result["scored"] == 3
+    rows = app._project.journal.scores("slice", 1)
+    assert {r.image for r in rows} == set(ids[3:])
+    assert {r.stratum.split("/")[0] for r in rows} == {"rv", "myo", "lv"}
+    assert all(0 <= v <= 1 for r in rows for v in r.terms.values())
+    assert app.scoring({"method": "low_contrast", "device": "cpu"})["scored"] == 0, "each study once per version"
+    reply = app.next_sample({"strategy": "random", "client_id": "a"})
+    assert reply["id"] in ids[3:]
+    assert reply["model_version"] == 1
+    assert app.next_sample({"strategy": "low_contrast", "client_id": "a"})["id"] == reply["id"], "one's own open image"
+    assert app.next_sample({"strategy": "low_contrast", "client_id": "b"})["id"] != reply["id"]
+
+
+def test_volume_model_trains_resumes_and_segments(tmp_path):
+    ids = write_volumes(tmp_path / "studies", tmp_path / "truth", 4, (36, 30, 28), (1.0, 1.0, 1.2), ("RAS", "LPS"))
+    app = app_on(tmp_path, tmp_path / "studies", epochs=2)
+    assert app._task.name == "volume"
+    submit(app, tmp_path / "truth", ids[:2])
+
+    trainer = app._trainers["volume"]
+    original = trainer._epoch_done
+    epochs = []
+
+    def stop_after_first(context):
+        original(context)
+        epochs.append(trainer._state.progress.epoch)
+        if len(epochs) == 1:
+            raise KeyboardInterrupt
+
+    trainer._epoch_done = stop_after_first
+    with pytest.raises(KeyboardInterrupt):
+        train(app)
+    folder = app._project.model("volume")
+    assert load_checkpoint(folder.run).step == 2
+    assert not folder.live.exists()
+    trainer._epoch_done = lambda context: (original(context), epochs.append(trainer._state.progress.epoch))
+    stats = train(app)
+    assert epochs == [1, 2], "the second epoch only"
+    assert (stats["status"], stats["version"], stats["step"]) == ("done", 1, 4)
+    assert not folder.run.exists()
+    file, _ = infer(app, ids[3])
+    assert nib.load(file).shape == (36, 30, 28)
+
+
+def test_options_of_the_viewers_do_what_they_say(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 4)
+    app = app_on(tmp_path, tmp_path / "studies")
+    submit(app, tmp_path / "truth", ids[:1])
+    stats = train(app, max_epochs=2, iterations_per_epoch=1, method=["supervised"], train_batch_size=1)
+    assert (stats["method"], stats["total_epochs"], stats["total_steps"], stats["labelled"]) == ("supervised", 2, 2, 1)
+    with pytest.raises(ValueError, match="expected `max_epochs` to be a whole number from 1"):
+        train(app, max_epochs="many")
+    with pytest.raises(ValueError, match="one of loco, supervised, mean_teacher, fixmatch"):
+        train(app, method="magic")
+    with pytest.raises(ValueError, match="deeplabv3plus_efficientnet_lite0"):
+        train(app, network="unet3d")
+    run = app._project.journal.last_run()
+    assert run.status == "failed"
+
+
+def test_everything_labelled_is_plain_supervised_training(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 2)
+    app = app_on(tmp_path, tmp_path / "studies")
+    submit(app, tmp_path / "truth", ids)
+    stats = train(app)
+    assert (stats["unlabelled"], stats["train"]["metrics"]["mask_ratio"]) == (0, 0.0)
+    assert app.next_sample({"strategy": "low_contrast"}) == {}
+
+
+def test_bad_studies_are_skipped_with_a_warning_that_names_them(tmp_path, caplog):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 5)
+    (tmp_path / "studies" / "empty.png").write_bytes(b"")
+    (tmp_path / "studies" / "text.jpg").write_text("not a picture")
+    app = app_on(tmp_path, tmp_path / "studies", iterations=4)
+    submit(app, tmp_path / "truth", ids[:1])
+    stats = train(app)
+    assert stats["status"] == "done"
+    text = " ".join(r.getMessage() for r in caplog.records)
+    assert "empty.png" in text
+    assert "text.jpg" in text
+    with pytest.raises(HTTPException, match="0 bytes"):
+        infer(app, "empty")
+
+
+def test_a_label_dropped_into_the_folder_counts(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 3)
+    app = app_on(tmp_path, tmp_path / "studies")
+    shutil.copy(tmp_path / "truth" / f"{ids[0]}.png", tmp_path / "studies/labels/final" / f"{ids[0]}.png")
+    app.datastore().refresh()
+    assert app.datastore().sync_journal() == 1
+    assert app._project.journal.labelled_images() == {ids[0]}
+    app.datastore().remove_label(ids[0], "final")
+    app.datastore().refresh()
+    app.datastore().sync_journal()
+    assert app._project.journal.labelled_images() == set()
+
+
+def test_a_resubmission_in_another_format_leaves_no_orphan(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 1)
+    app = app_on(tmp_path, tmp_path / "studies")
+    submit(app, tmp_path / "truth", ids)
+    mask = np.zeros((72, 56), np.uint8)
+    mask[20:40, 10:20] = 1
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / "again.nii.gz")
+    app.datastore().save_label(ids[0], str(tmp_path / "again.nii.gz"), "final", {})
+    files = sorted(p.name for p in (tmp_path / "studies/labels/final").iterdir())
+    assert files == [f"{ids[0]}.nii.gz"]
+    assert len(app._project.journal.submissions()) == 2
+
+
+def test_names_come_from_submitted_labels_when_none_are_given(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 2)
+    app = app_on(tmp_path, tmp_path / "studies", labels="tumour")
+    submit(app, tmp_path / "truth", ids[:1])
+    again = app_on(tmp_path, tmp_path / "studies", labels="")
+    assert again.info()["labels"] == {"tumour": 1}
+
+
+def test_the_datastore_list_is_never_half_written(tmp_path):
+    write_frames(tmp_path / "studies", tmp_path / "truth", 1)
+    app = app_on(tmp_path, tmp_path / "studies")
+    path = Path(app.datastore()._datastore_config_path)
+    before = path.read_text()
+    real = json.dumps
+    try:
+        json.dumps = lambda *a, **k: (_ for _ in ()).throw(OSError("disk full"))
+        with pytest.raises(OSError, match="disk full"):
+            app.datastore().update_image_info("frame_000", {"a": 1})
+    finally:
+        json.dumps = real
+    assert path.read_text() == before
+    assert not list(path.parent.glob(".datastore.*"))
