@@ -15,7 +15,7 @@ CORE_GROUPS = [
         "contrast", "networks", "pretrained", "teacher", "cutmix",
     },
     {"methods"},
-    {"checkpoint", "predict", "validate", "lowcontrast", "coldstart", "select", "plan"},
+    {"checkpoint", "predict", "validate", "lowcontrast", "coldstart", "select", "coverage", "plan"},
 ]  # fmt: skip
 OUTER_GROUPS = [
     {"store"},

@@ -3,7 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lib.core.select import ColdFeatures, ScoredImage, choose_order, cold_order, rank_score
+from lib.core.coverage import ColdFeatures, cold_order
+from lib.core.select import ScoredImage, choose_order, rank_score
 
 
 def rng(seed=0):

@@ -12,7 +12,8 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from lib.core.select import Choice, ColdFeatures, ScoredImage, choose_order, cold_order
+from lib.core.coverage import ColdFeatures, cold_order
+from lib.core.select import Choice, ScoredImage, choose_order
 from lib.store.project import Project
 from lib.store.records import Score
 from lib.studies import group_of

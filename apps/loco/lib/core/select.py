@@ -1,26 +1,22 @@
 """Which image next: pure functions from scores to an order of preference, best first, each with its reason.
 
-With a teacher: `choose_order` (active-learning specification 6.5 and 6.6). Before there is one: `cold_order` (6.7).
+With a teacher: `choose_order` (active-learning specification 6.5 and 6.6). Before there is one: `coverage.cold_order`.
 Nothing is read or written here, and all chance comes from the generator passed in: the same seed gives the same order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.neighbors import NearestNeighbors
 
 _SMALLEST_BETA = 0.5
 _BETA_GROWTH = 8.0
 """Selection sharpness beta grows from 0.5 at the first label to 0.5 * 8 at the last of the budget."""
 _SHORTLIST_DIVISOR = 4
 """A shortlist is at most this part of its queue; in a small pool the score would not matter otherwise."""
-_NEIGHBOURS = 20
 
 
 @dataclass(frozen=True)
@@ -31,14 +27,6 @@ class ScoredImage:
     stratum: str
     terms: Mapping[str, float]
     embedding: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class ColdFeatures:
-    """What an image shows without a model: `embedding` D float; `contrast`, high = strong, in any unit."""
-
-    embedding: np.ndarray
-    contrast: float
 
 
 @dataclass(frozen=True)
@@ -121,62 +109,13 @@ def choose_order(
     return _with_control_first(order, control) if is_control else order
 
 
-def cold_order(
-    features: Mapping[str, ColdFeatures], labelled: AbstractSet[str], rng: np.random.Generator, clusters: int
-) -> list[Choice]:
-    """All unlabelled images in the order in which they should be served while there is no teacher.
-
-    First the most typical image of each group of similar images in which nothing is labelled yet, large groups first;
-    then the others by `(1 - w) typicality + w (1 - contrast)`, both as ranks, w = labelled / (4 clusters) <= 0.5.
-
-    Args:
-        features: Of all images, labelled ones too: they tell which groups are covered.
-        labelled: Images that have a label.
-        rng: Source of all chance. Give it the same seed at each call, so that the groups stay the same.
-        clusters: Number of groups, at least 1; fewer when there are fewer different images.
-
-    Returns:
-        Each unlabelled image once, best first. Terms: `typicality`, a rank in (0, 1), and `contrast` as given.
-    """
-    if clusters < 1:
-        raise ValueError(f"expected clusters to be at least 1, but got {clusters}; use about 4 per class")
-    images = sorted(features)
-    if all(image in labelled for image in images):
-        return []
-    vectors = _stack([features[image].embedding for image in images])
-    contrast = np.array([features[image].contrast for image in images], dtype=np.float64)
-    distance = _neighbour_distance(vectors)
-    group = _groups(vectors, clusters, rng)
-    is_labelled = np.array([image in labelled for image in images])
-    sizes = np.bincount(group)
-
-    typical, faint = 1.0 - _ranks(distance), 1.0 - _ranks(contrast)
-    weight = min(0.5, len(labelled) / (4 * clusters))
-    score = (1 - weight) * typical + weight * faint
-    first = _first_of_uncovered_groups(group, is_labelled, distance, contrast)
-    rest = np.flatnonzero(~is_labelled & ~np.isin(np.arange(len(images)), first))
-    rest = rest[np.argsort(-score[rest], kind="stable")]
-
-    def choice(i: int, reason: str) -> Choice:
-        return Choice(
-            images[i], reason, {"typicality": float(typical[i]), "contrast": float(contrast[i])}, float(score[i])
-        )
-
-    return [choice(i, _coverage_reason(int(sizes[group[i]]))) for i in first] + [
-        choice(
-            i, f"coverage: more typical than {_percent(typical[i])} and fainter than {_percent(faint[i])} of all images"
-        )
-        for i in rest
-    ]
-
-
 def _entry_scores(entries: Sequence[ScoredImage]) -> np.ndarray:
     """Mean rank of the terms of each entry within its stratum (N float)."""
     scores = np.zeros(len(entries))
     for members in _by_stratum(entries):
         names = list(entries[members[0]].terms)
         table = np.array([_term_values(entries[i], names) for i in members], dtype=np.float64)
-        scores[members] = np.mean([_ranks(column) for column in table.T], axis=0)
+        scores[members] = np.mean([ranks(column) for column in table.T], axis=0)
     return scores
 
 
@@ -196,7 +135,7 @@ def _term_values(entry: ScoredImage, names: Sequence[str]) -> list[float]:
     return values
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
     """(rank + 1/2) / n ascending with ties averaged (N float in (0, 1))."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - counts + (counts - 1) / 2
@@ -235,7 +174,7 @@ def _queue_order(
     count = len(choices)
     if count == 0:
         return []
-    rank = (1.0 - _ranks(np.array([choice.score for choice in choices]))) * count + 0.5  # 1 is the best
+    rank = (1.0 - ranks(np.array([choice.score for choice in choices]))) * count + 0.5  # 1 is the best
     key = -np.log(rank) + rng.gumbel(size=count) / beta
     order = [int(i) for i in np.argsort(-key, kind="stable")]
     candidates = order[: max(1, min(shortlist, count // _SHORTLIST_DIVISOR))]
@@ -253,7 +192,7 @@ def _farthest(candidates: Sequence[int], vectors: Sequence[np.ndarray | None], s
     known = [(i, vector) for i in candidates if (vector := vectors[i]) is not None]
     if not known or not seen:
         return candidates[0]
-    own, others = _unit(_stack([vector for _, vector in known])), _unit(_stack(seen))
+    own, others = _unit(stack([vector for _, vector in known])), _unit(stack(seen))
     if own.shape[1] != others.shape[1]:
         raise ValueError(
             f"expected all embeddings to have the same length, but got {own.shape[1]} and {others.shape[1]}; "
@@ -301,13 +240,14 @@ def _reason(entry: ScoredImage, share_below: float) -> str:
         what = f"no {name} found" if absent else f"a clear {name} border"
         return f"variety: not all images should be hard ones; {what} ({numbers})"
     if absent:
-        text = f"possible miss: no {name} found, but a missed one is likelier than in {_percent(share_below)} of such images"
+        text = f"possible miss: no {name} found, but a missed one is likelier than in {percent(share_below)} of such images"
     else:
-        text = f"low contrast: the {name} border is less certain than in {_percent(share_below)} of the other images"
+        text = f"low contrast: the {name} border is less certain than in {percent(share_below)} of the other images"
     return f"{text} ({numbers})"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in [0, 1] for a sentence, e.g. 63 %."""
     return f"{100 * share:.0f} %"
 
 
@@ -316,7 +256,7 @@ def _check_share(name: str, value: float) -> None:
         raise ValueError(f"expected {name} to be in [0, 1], but got {value}; 0.25 means every fourth turn")
 
 
-def _stack(vectors: Sequence[np.ndarray]) -> np.ndarray:
+def stack(vectors: Sequence[np.ndarray]) -> np.ndarray:
     """N vectors as `N D` float64."""
     lengths = sorted({int(np.size(vector)) for vector in vectors})
     if len(lengths) != 1:
@@ -332,38 +272,3 @@ def _stack(vectors: Sequence[np.ndarray]) -> np.ndarray:
 def _unit(table: np.ndarray) -> np.ndarray:
     """Rows of length 1; a zero row stays zero."""
     return table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
-
-
-def _neighbour_distance(vectors: np.ndarray) -> np.ndarray:
-    """Mean distance of each image to its 20 nearest others (N float); small = typical. 0 for a single image."""
-    count = min(_NEIGHBOURS, len(vectors) - 1)
-    if count == 0:
-        return np.zeros(len(vectors))
-    distances, _ = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(vectors).kneighbors()
-    return np.round(distances.mean(axis=1), 6)  # equal up to rounding errors is a tie
-
-
-def _groups(vectors: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """Group number of each image (N int), by k-means."""
-    different = len(np.unique(np.round(vectors, 6), axis=0))
-    seed = int(rng.integers(2**31))
-    return KMeans(min(clusters, different), n_init=3, random_state=seed).fit_predict(np.round(vectors, 6))
-
-
-def _first_of_uncovered_groups(
-    group: np.ndarray, is_labelled: np.ndarray, distance: np.ndarray, contrast: np.ndarray
-) -> list[int]:
-    """The most typical image of each group without a label, the fainter of equals; large groups first."""
-    sizes = np.bincount(group)
-    covered = set(group[is_labelled].tolist())
-    first: dict[int, int] = {}
-    for i in np.lexsort((contrast, distance)):
-        if group[i] not in covered:
-            first.setdefault(int(group[i]), int(i))
-    return sorted(first.values(), key=lambda i: (-sizes[group[i]], i))
-
-
-def _coverage_reason(size: int) -> str:
-    if size == 1:
-        return "coverage: unlike all other studies, and not seen yet"
-    return f"coverage: typical of a group of {size} similar studies not seen yet"

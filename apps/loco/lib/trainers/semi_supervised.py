@@ -9,13 +9,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from ignite.engine import Engine, Events
-from monai.engines import IterationEvents, SupervisedTrainer
+from monai.engines import SupervisedTrainer
 from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
 from monai.inferers import Inferer, SimpleInferer
 from monai.utils import set_determinism
@@ -24,10 +23,9 @@ from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 from monailabel.utils.others.generic import device_list
 
 from lib.core.batch import CaseStore, StepDataset, train_loader
-from lib.core.cases import Record, Split, labelled_groups, split_records
+from lib.core.cases import Record, labelled_groups, split_records
 from lib.core.checkpoint import (
     Checkpoint,
-    CheckpointError,
     load_checkpoint,
     load_weights,
     restore_network,
@@ -36,15 +34,16 @@ from lib.core.checkpoint import (
 )
 from lib.core.methods import build_method
 from lib.core.networks import build_network
-from lib.core.schedules import poly
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
-from lib.core.validate import Validation, validate
+from lib.core.validate import validate
 from lib.store.project import ModelFolder, Project
 from lib.studies import records_of
-from lib.trainers.options import option_defaults, spec_of_request
+from lib.trainers.options import option_defaults
 from lib.trainers.progress import Progress, RunState, dice_line, scalars
 from lib.trainers.publish import adopt_live, live_checkpoint, publish
+from lib.trainers.resume import plan_run
+from lib.trainers.step import ServerGoneError, training_step
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +52,6 @@ VALIDATION_SHARE = 0.2
 
 LOCK_WAIT_S = 60
 """How long a new run waits for the end of one that is being stopped."""
-
-
-class ServerGoneError(RuntimeError):
-    """The server that started this training is gone."""
 
 
 class SemiSupervisedTraining(BasicTrainTask):
@@ -129,7 +124,7 @@ class SemiSupervisedTraining(BasicTrainTask):
             )
         sides = self._project.journal.assign_splits(labelled_groups(records), VALIDATION_SHARE, self._seed)
         split = split_records(records, sides)
-        self._state = self._plan_run(request, split)
+        self._state = plan_run(self._folder, self._spec, request, split)
         logger.info(
             "Training on %d labelled and %d unlabelled studies; %d labelled ones are set aside for validation",
             len(split.labelled), len(split.unlabelled), len(split.validation),
@@ -224,36 +219,8 @@ class SemiSupervisedTraining(BasicTrainTask):
         )
 
     def train_iteration_update(self, context: Context) -> Callable[[Engine, Any], list[dict[str, Any]]]:
-        """One optimiser step: the method's loss, backward, SGD, teacher; fires MONAI's iteration events."""
-        state, training = self._state, self._state.spec.training
-        amp = self._amp and context.device.type == "cuda"
-        scaler = torch.amp.GradScaler(context.device.type, enabled=amp)
-        parent = os.getppid()
-        rates = [g["lr"] for g in context.optimizer.param_groups]
-        base = [g.get("initial_lr", r) for g, r in zip(context.optimizer.param_groups, rates, strict=True)]
-        for group, rate in zip(context.optimizer.param_groups, base, strict=True):
-            group["initial_lr"] = rate
-
-        def update(engine: Engine, batch: Any) -> list[dict[str, Any]]:
-            if os.getppid() != parent:
-                raise ServerGoneError("the server that started this training is gone; it goes on after the next start")
-            step = state.first_epoch * training.iterations_per_epoch + engine.state.iteration - 1
-            for group in context.optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * poly(step, training.iterations, training.poly_power)
-            engine.network.train()
-            engine.optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(context.device.type, enabled=amp):
-                output = state.method.step(batch.to(context.device), step)
-            engine.fire_event(IterationEvents.LOSS_COMPLETED)
-            scaler.scale(output.loss).backward()
-            scaler.step(engine.optimizer)
-            scaler.update()
-            context.network.update_teacher(step, training.ema_decay)
-            engine.state.output = [{"loss": output.loss.detach(), **output.logs}]
-            engine.fire_event(IterationEvents.MODEL_COMPLETED)
-            return engine.state.output
-
-        return update
+        """One optimiser step of the method, see `lib.trainers.step`."""
+        return training_step(context, self._state, self._amp and context.device.type == "cuda")
 
     def train_handlers(self, context: Context) -> list[Any]:
         """TensorBoard and, where MONAI Label's switch is on, MLflow get every term that the method logs."""
@@ -288,44 +255,6 @@ class SemiSupervisedTraining(BasicTrainTask):
         trainer.add_event_handler(Events.COMPLETED, lambda: self._run_done())
 
     # ---- what happens along the way ----
-
-    def _plan_run(self, request: Mapping[str, Any], split: Split) -> RunState:
-        spec = spec_of_request(self._spec, request)
-        live = live_checkpoint(self._folder) if request.get("pretrained", True) else None
-        if live is not None:
-            obstacle = why_not_continue(live, spec)
-            if obstacle:
-                logger.warning("Training starts anew instead of going on from the live model: %s", obstacle)
-                live = None
-            else:
-                spec = replace(spec, data=live.spec.data)
-        state = RunState(spec, split, int(request["run"]), start=live)
-        stopped = self._stopped_run(spec)
-        if stopped is not None:
-            state.resumed = stopped
-            state.first_epoch = stopped.step // spec.training.iterations_per_epoch
-            state.best = self._best_so_far(stopped, split)
-            logger.info("Going on with the stopped run after epoch %d of %d", state.first_epoch, spec.training.epochs)
-        return state
-
-    def _stopped_run(self, spec: TaskSpec) -> Checkpoint | None:
-        """State of an unfinished run with the same specification."""
-        if not self._folder.run.exists():
-            return None
-        try:
-            checkpoint = load_checkpoint(self._folder.run)
-        except CheckpointError as e:
-            logger.warning("The stopped run cannot go on: %s", e)
-            return None
-        unfinished = 0 < checkpoint.step < checkpoint.spec.training.iterations
-        return checkpoint if unfinished and checkpoint.spec == spec else None
-
-    def _best_so_far(self, stopped: Checkpoint, split: Split) -> Validation | None:
-        """Dice of the candidate that the stopped run had kept, if it was measured on today's validation cases."""
-        cases = stopped.metrics.get("best") or {}
-        if not self._folder.best.exists() or set(cases) != {r.id for r in split.validation}:
-            return None
-        return Validation(cases)
 
     def _iteration_done(self, progress: Progress) -> None:
         if progress.is_due():

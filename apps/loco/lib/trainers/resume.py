@@ -1,0 +1,70 @@
+"""Where a training starts: at a stopped run, at the live model, or anew."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lib.core.cases import Split
+from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, why_not_continue
+from lib.core.spec import TaskSpec
+from lib.core.validate import Validation
+from lib.store.project import ModelFolder
+from lib.trainers.options import spec_of_request
+from lib.trainers.progress import RunState
+from lib.trainers.publish import live_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def plan_run(folder: ModelFolder, planned: TaskSpec, request: Mapping[str, Any], split: Split) -> RunState:
+    """State of a run before its first step.
+
+    Args:
+        folder: files of the model.
+        planned: what an untrained model would be.
+        request: options of the viewer; `pretrained` False starts anew; `run` is the run's number in the journal.
+        split: the studies by use.
+
+    Raises:
+        SpecError: an option that cannot work.
+    """
+    spec = spec_of_request(planned, request)
+    live = live_checkpoint(folder) if request.get("pretrained", True) else None
+    obstacle = why_not_continue(live, spec) if live is not None else None
+    if obstacle:
+        logger.warning("Training starts anew instead of going on from the live model: %s", obstacle)
+        live = None
+    if live is not None:
+        spec = replace(spec, data=live.spec.data)  # studies added since must not move the grid under the model
+    state = RunState(spec, split, int(request["run"]), start=live)
+    stopped = _stopped_run(folder, spec)
+    if stopped is not None:
+        state.resumed = stopped
+        state.first_epoch = stopped.step // spec.training.iterations_per_epoch
+        state.best = _best_so_far(folder, stopped, split)
+        logger.info("Going on with the stopped run after epoch %d of %d", state.first_epoch, spec.training.epochs)
+    return state
+
+
+def _stopped_run(folder: ModelFolder, spec: TaskSpec) -> Checkpoint | None:
+    """State of an unfinished run with the same specification."""
+    if not folder.run.exists():
+        return None
+    try:
+        checkpoint = load_checkpoint(folder.run)
+    except CheckpointError as e:
+        logger.warning("The stopped run cannot go on: %s", e)
+        return None
+    unfinished = 0 < checkpoint.step < checkpoint.spec.training.iterations
+    return checkpoint if unfinished and checkpoint.spec == spec else None
+
+
+def _best_so_far(folder: ModelFolder, stopped: Checkpoint, split: Split) -> Validation | None:
+    """Dice of the candidate that the stopped run had kept, if it was measured on today's validation cases."""
+    cases = stopped.metrics.get("best") or {}
+    if not folder.best.exists() or set(cases) != {r.id for r in split.validation}:
+        return None
+    return Validation(cases)
