@@ -9,7 +9,7 @@ import pytest
 APP = Path(__file__).parents[1] / "apps" / "loco"
 
 CORE_GROUPS = [
-    {"spec"},
+    {"spec", "files"},
     {
         "images", "grid", "cases", "transforms", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix",

@@ -7,8 +7,6 @@ Keys: `format` (int), `spec` (TaskSpec as a dict), `student`, `teacher` (state d
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lib.core.files import replacing
 from lib.core.networks import build_network
 from lib.core.spec import SpecError, TaskSpec
 from lib.core.teacher import StudentTeacher
@@ -44,21 +43,10 @@ class Checkpoint:
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write to a temporary file beside `path`, flush it to disk, then rename: readers see the old file or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
     content.update(format=FORMAT, spec=checkpoint.spec.to_dict())
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        torch.save(content, file)
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -129,11 +117,3 @@ def load_weights(network: StudentTeacher, checkpoint: Checkpoint) -> None:
         network.teacher.load_state_dict(checkpoint.teacher)
     except RuntimeError as e:
         raise CheckpointError(f"expected weights of {checkpoint.spec.network.name}, but: {str(e)[:200]}") from e
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +11,13 @@ from typing import Any
 
 from dicomweb_client.session_utils import create_session_from_user_pass
 from fastapi import HTTPException
+from filelock import FileLock
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
+from lib.core.files import replacing
 from lib.core.images import PICTURE_SUFFIXES, SUFFIXES, CaseError
 from lib.server.labels import checked_label, label_info_of, sha256_of
 from lib.store.journal import Journal
@@ -97,8 +97,6 @@ class FolderDatastore(JournalledLabels, LocalDatastore):
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         if lock:
-            from filelock import FileLock
-
             with FileLock(self._lock_file):
                 self._write_whole()
         else:
@@ -108,12 +106,8 @@ class FolderDatastore(JournalledLabels, LocalDatastore):
         self._ignore_event_config = True
         path = Path(self._datastore_config_path)
         content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), default=str)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".datastore.", suffix=".tmp")
-        with os.fdopen(handle, "w") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            file.write(content.encode())
         self._config_ts = path.stat().st_mtime
 
 

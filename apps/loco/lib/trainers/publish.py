@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import time
 from pathlib import Path
 
 from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from lib.core.files import replacing
 from lib.core.validate import Validation, goes_live
 from lib.store.journal import Journal
 from lib.store.project import ModelFolder
@@ -107,16 +107,8 @@ def roll_back(name: str, folder: ModelFolder, journal: Journal, version: int) ->
 
 def replace_file(source: Path, target: Path) -> None:
     """Copy beside the target, flush, rename: a reader never sees half a file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with source.open("rb") as read, temporary.open("wb") as write:
-            shutil.copyfileobj(read, write)
-            write.flush()
-            os.fsync(write.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with source.open("rb") as read, replacing(target) as write:
+        shutil.copyfileobj(read, write)
 
 
 def _forget_old(name: str, folder: ModelFolder, journal: Journal) -> None:

@@ -32,6 +32,7 @@ from lib.core.checkpoint import (
     save_checkpoint,
     why_not_continue,
 )
+from lib.core.files import replacing
 from lib.core.methods import build_method
 from lib.core.networks import build_network
 from lib.core.spec import TaskSpec
@@ -312,9 +313,8 @@ class SemiSupervisedTraining(BasicTrainTask):
         """Progress to the journal and to MONAI Label's train_stats, written whole."""
         stats = {**progress.stats(), "status": "running", **(outcome or {})}
         self._project.journal.update_run(self._state.run_id, stats, time.time())
-        temporary = self._folder.stats.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(stats, indent=2))
-        os.replace(temporary, self._folder.stats)
+        with replacing(self._folder.stats) as file:
+            file.write(json.dumps(stats, indent=2).encode())
 
 
 class _AtEpochEnd:
