@@ -13,6 +13,8 @@ STAMP := $(VENV)/.requirements.sha256
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 # MONAI Label looks for dcmqi's tools on the PATH. Its wheel's own start script is not where uv looks for scripts, so one
 # is written; --compile-bytecode makes each start of the server and of a training half a minute shorter
+# hospital networks often sign their traffic with a certificate of their own
+export UV_SYSTEM_CERTS ?= true
 # threads that wait at barriers give way to the other processes on the same cores
 export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
