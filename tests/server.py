@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,12 +21,14 @@ START_LIMIT_S = 240
 class Server:
     """`monailabel start_server --app apps/loco`, on a free port of this machine."""
 
-    def __init__(self, studies: Path, log: Path, **conf: object) -> None:
+    def __init__(self, studies: Path | str, log: Path, **conf: object) -> None:
         self.studies, self.log, self.port = studies, log, _free_port()
+        app = log.parent / "app"  # a copy, so that models of tests do not pile up in the checkout
+        shutil.copytree(ROOT / "apps/loco", app, ignore=shutil.ignore_patterns("model", "logs", "__pycache__"))
         self.url = f"http://127.0.0.1:{self.port}"
         options = [part for key, value in conf.items() for part in ("--conf", key, str(value))]
         self._command = [
-            sys.executable, "-m", "monailabel.main", "start_server", "--app", str(ROOT / "apps/loco"),
+            sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app),
             "--studies", str(studies), "--host", "127.0.0.1", "--port", str(self.port), *options,
         ]  # fmt: skip
         self.process: subprocess.Popen | None = None

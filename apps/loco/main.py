@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
+from requests import RequestException
 
 from lib.configs.conf import parse_conf
 from lib.configs.task import LoCoTask, plan_for
@@ -50,15 +51,21 @@ class LoCoApp(MONAILabelApp):
         self._auto_update_scoring = False
 
     def init_remote_datastore(self) -> Datastore:
-        """Studies of a DICOMweb server."""
+        """Studies of a DICOMweb server. dcmqi's tools lie beside this Python, which need not be on the PATH."""
+        os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', '')}"
         self._download_dcmqi_tools()
         return open_pacs(self.studies)
 
     def init_datastore(self) -> Datastore:
         """A folder or a DICOMweb server; the model is planned as soon as the studies can be seen."""
         remote = self.studies.startswith(("http://", "https://"))
-        datastore = super().init_datastore() if remote else open_folder(self.studies)
-        self._spec = plan_for(datastore, self._project, self._settings)
+        try:
+            datastore = super().init_datastore() if remote else open_folder(self.studies)
+            self._spec = plan_for(datastore, self._project, self._settings)
+        except RequestException as e:
+            raise SpecError(
+                f"expected a DICOMweb server at {self.studies}, but: {e}; start it or correct the address"
+            ) from e
         self._task = LoCoTask(self._spec, self._project, self._settings)
         datastore.attach(self._project.journal, self._spec.labels, self._settings.patient)
         return datastore

@@ -24,3 +24,10 @@ def test_one_line_says_what_to_do(tmp_path, conf, sentence):
     assert len(lines) == 1
     assert "LoCo: " in lines[0]
     assert "Traceback" not in printed
+
+
+def test_a_pacs_that_does_not_answer_is_named(tmp_path):
+    printed = Server("http://127.0.0.1:9/dicom-web", tmp_path / "server.log", labels="polyp").run_to_exit()
+    lines = [line for line in printed.splitlines() if "expected a DICOMweb server at http://127.0.0.1:9" in line]
+    assert len(lines) == 1
+    assert "Traceback" not in printed

@@ -18,7 +18,7 @@ from lib.core.plan import decide_kind, plan_task
 from lib.core.spec import SpecError, TaskSpec
 from lib.infers.segmentation import Segmentation
 from lib.scoring.low_contrast import LowContrastScoring
-from lib.server.datastores import headers_of
+from lib.server.datastores import some_images
 from lib.store.project import Project
 from lib.trainers.semi_supervised import SemiSupervisedTraining
 
@@ -87,7 +87,7 @@ def known_labels(project: Project) -> Mapping[str, int]:
 def look_at(datastore: Datastore) -> list[ImageHeader]:
     """Headers of some studies; those that cannot be read are left out with a warning."""
     headers = []
-    for path in headers_of(datastore, LOOKED_AT):
+    for path in some_images(datastore, LOOKED_AT):
         try:
             headers.append(read_header(path))
         except CaseError as e:

@@ -25,6 +25,7 @@ from lib.studies import group_of
 
 logger = logging.getLogger(__name__)
 
+_FROM_PACS = 3
 PATTERNS = tuple(f"*{s}" for s in SUFFIXES) + tuple(f"*{s.upper()}" for s in PICTURE_SUFFIXES)
 
 
@@ -154,8 +155,12 @@ def open_pacs(studies: str) -> PacsDatastore:
     )
 
 
-def headers_of(datastore: Datastore, limit: int) -> list[str]:
-    """Image files of up to `limit` studies, spread over the list, to look at before a model is chosen."""
+def some_images(datastore: Datastore, limit: int) -> list[str]:
+    """Image files of up to `limit` studies, spread over the list, to look at before a model is chosen.
+
+    Of a DICOMweb server only a few are looked at, since each must be fetched and converted first.
+    """
+    limit = min(limit, _FROM_PACS) if isinstance(datastore, PacsDatastore) else limit
     images = sorted(datastore.list_images())
     step = max(1, len(images) // limit)
     return [uri for uri in (datastore.get_image_uri(i) for i in images[::step][:limit]) if uri]
