@@ -29,8 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "apps" / "loco")]
 
 import psutil  # noqa: E402
-from benchmarks.annotate import Annotator, AnnotatorError, Limits, Show, sentence_of, summary  # noqa: E402
+from benchmarks.annotator import Annotator, Limits, sentence_of  # noqa: E402
 from benchmarks.demo_data import Studies, make_studies  # noqa: E402
+from benchmarks.events import AnnotatorError  # noqa: E402
+from benchmarks.show import Show, summary  # noqa: E402
 from monailabel.client.client import MONAILabelClient, MONAILabelClientException  # noqa: E402
 from rich.console import Console  # noqa: E402
 

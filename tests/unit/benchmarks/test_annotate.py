@@ -3,17 +3,15 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from benchmarks.annotate import (
-    Annotator,
-    AnnotatorError,
-    Limits,
+from benchmarks.annotate import main
+from benchmarks.annotator import Annotator, Limits, sentence_of
+from benchmarks.events import AnnotatorError
+from benchmarks.masks import (
     dice_of_files,
     label_indices,
     label_info,
-    main,
     point_of_cases,
     point_of_stats,
-    sentence_of,
     stem_of,
     truth_files,
 )
@@ -182,9 +180,9 @@ class FakeClient:
 @pytest.fixture
 def annotate_with(monkeypatch, tmp_path):
     def annotate(server, truths, labels=9, every=2):
-        monkeypatch.setattr("benchmarks.annotate.MONAILabelClient", server.client)
-        monkeypatch.setattr("benchmarks.annotate.MONAILabelUtils.http_method", server.http_method)
-        monkeypatch.setattr("benchmarks.annotate._POLL_S", 0.01)
+        monkeypatch.setattr("benchmarks.annotator.MONAILabelClient", server.client)
+        monkeypatch.setattr("benchmarks.annotator.MONAILabelUtils.http_method", server.http_method)
+        monkeypatch.setattr("benchmarks.annotator._POLL_S", 0.01)
         for name in truths:
             save_png(tmp_path / f"{name}.png", [[0, 1]])
         annotator = Annotator("http://fake", tmp_path, limits=Limits(start=0.05))
@@ -225,6 +223,6 @@ def test_a_training_that_does_not_come_is_said(annotate_with):
 
 
 def test_an_unknown_strategy_lists_those_there_are(monkeypatch, tmp_path):
-    monkeypatch.setattr("benchmarks.annotate.MONAILabelClient", FakeServer([]).client)
+    monkeypatch.setattr("benchmarks.annotator.MONAILabelClient", FakeServer([]).client)
     with pytest.raises(AnnotatorError, match="one of low_contrast, but got 'best'"):
         Annotator("http://fake", tmp_path, strategy="best").connect()
