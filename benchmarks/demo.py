@@ -215,7 +215,7 @@ def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--labels", type=int, default=15, help="labels to submit")
     parser.add_argument("--retrain-every", type=int, default=5, help="labels after which the server retrains")
     parser.add_argument("--epochs", type=int, default=3, help="of one training")
-    parser.add_argument("--iterations", type=int, default=20, help="optimiser steps per epoch")
+    parser.add_argument("--iterations", type=int, default=12, help="optimiser steps per epoch")
     parser.add_argument("--pool", type=int, default=60, help="frames to label")
     parser.add_argument("--held-out", type=int, default=16, help="frames to measure on")
     parser.add_argument("--size", type=int, default=256, help="of a frame, pixels")

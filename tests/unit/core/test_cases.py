@@ -3,7 +3,7 @@ import pytest
 import torch
 from unit.helpers import FRAME, SLICE, VOLUME, affine_of, nifti, noise, png
 
-from lib.core.cases import Record, labelled_groups, load_case, patient_of, split_records, usable
+from lib.core.cases import Record, labelled_groups, load_case, patient_of, split_records
 from lib.core.images import CaseError
 
 
@@ -118,23 +118,20 @@ def test_nan_in_an_image_never_reaches_the_case(tmp_path):
     assert bool(torch.isfinite(case.image).all())
 
 
-def test_usable_tells_good_from_bad(tmp_path):
-    image = png(tmp_path / "a.png", noise(20, 30, 3))
-    good = png(tmp_path / "good.png", noise(20, 30, high=2))
-    small = png(tmp_path / "small.png", noise(20, 29, high=2))
-    unknown = png(tmp_path / "unknown.png", noise(20, 30, high=9))
+@pytest.mark.parametrize(
+    ("image", "label", "sentence"),
+    [
+        ("a.png", "small.png", r"small.png: expected a label of shape \(30, 20\) like its image, but got \(29, 20\)"),
+        ("a.png", "unknown.png", "unknown.png: expected label values 0 to 1, but got"),
+        ("zero.png", "good.png", r"zero.png: expected an image, but the file is empty \(0 bytes\)"),
+        ("a.png", "zero.png", r"zero.png: expected an image, but the file is empty \(0 bytes\)"),
+    ],
+)
+def test_a_pair_that_cannot_be_used_is_refused_by_name(tmp_path, image, label, sentence):
+    png(tmp_path / "a.png", noise(20, 30, 3))
+    png(tmp_path / "good.png", noise(20, 30, high=2))
+    png(tmp_path / "small.png", noise(20, 29, high=2))
+    png(tmp_path / "unknown.png", noise(20, 30, high=9))
     (tmp_path / "zero.png").touch()
-    records = [
-        Record("1", image, good, "1"),
-        Record("2", image, small, "2"),
-        Record("3", image, unknown, "3"),
-        Record("4", str(tmp_path / "zero.png"), good, "4"),
-        Record("5", image, str(tmp_path / "zero.png"), "5"),
-    ]
-    usable_records, problems = usable(records, FRAME, 2)
-    assert [r.id for r in usable_records] == ["1"]
-    assert len(problems) == 4
-    assert problems[0].startswith("small.png: expected a label of shape (30, 20) like its image, but got (29, 20)")
-    assert problems[1].startswith("unknown.png: expected label values 0 to 1, but got")
-    assert problems[2].startswith("zero.png: expected an image, but the file is empty (0 bytes)")
-    assert problems[3].startswith("zero.png: expected an image, but the file is empty (0 bytes)")
+    with pytest.raises(CaseError, match=sentence):
+        load_case(str(tmp_path / image), str(tmp_path / label), FRAME, 2)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,8 @@ class Case:
     grid: Grid
     native_label: Tensor | None = None
     """1 *native uint8, kept for validation only."""
+    affine: np.ndarray | None = None
+    """4 x 4 voxel-to-RAS in mm of the image as stored; None for pictures."""
 
 
 def patient_of(image_id: str, pattern: str = PATIENT_PATTERN) -> str:
@@ -101,21 +104,9 @@ def load_case(image: str, label: str | None, data: DataSpec, classes: int, keep_
     grid = working_grid(tuple(array.shape[1:]), loaded.affine, data)
     working = to_working(array, grid, nearest=False).clamp_(0, 1)
     if label is None:
-        return Case(working, None, grid)
+        return Case(working, None, grid, affine=loaded.affine)
     values = class_indices(label_on_image(read_label(label), loaded, label), classes, label)
-    return Case(working, to_working(values, grid, nearest=True), grid, values if keep_native else None)
-
-
-def usable(records: Sequence[Record], data: DataSpec, classes: int) -> tuple[list[Record], list[str]]:
-    """Try to load every labelled record; returns those that can be used and one sentence for each that cannot."""
-    good, problems = [], []
-    for record in records:
-        try:
-            load_case(record.image, record.label, data, classes)
-            good.append(record)
-        except CaseError as e:
-            problems.append(str(e))
-    return good, problems
+    return Case(working, to_working(values, grid, nearest=True), grid, values if keep_native else None, loaded.affine)
 
 
 def _channels(array: Tensor, data: DataSpec, path: str) -> Tensor:

@@ -14,7 +14,7 @@ from monailabel.tasks.infer.basic_infer import BasicInferTask
 
 from lib.core.cases import load_case
 from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, restore_network
-from lib.core.images import is_picture, read_image
+from lib.core.images import is_picture
 from lib.core.lowcontrast import confidence
 from lib.core.predict import predict
 from lib.core.spec import TaskSpec
@@ -60,9 +60,8 @@ class Segmentation(BasicInferTask):
         prediction = predict(live.network.teacher, data["case"], live.checkpoint.spec.data, torch.device(device))
         probs = prediction.native_probs()
         mask = probs.argmax(dim=0).to(torch.uint8)
-        data["pred"] = MetaTensor(mask, affine=torch.as_tensor(data["affine"])) if data["affine"] is not None else mask
-        if data["affine"] is None:
-            data["pred"] = mask.numpy()
+        affine = data["case"].affine
+        data["pred"] = mask.numpy() if affine is None else MetaTensor(mask, affine=torch.as_tensor(affine))
         data["result"] = {
             "model_version": live.checkpoint.version,
             "confidence": round(confidence(probs), 4),
@@ -105,7 +104,7 @@ class Segmentation(BasicInferTask):
 
 
 class _LoadStudy:
-    """`image` (file) to `case` and `affine`."""
+    """`image` (file) to `case`."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self._spec = spec
@@ -113,5 +112,4 @@ class _LoadStudy:
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         data = dict(data)
         data["case"] = load_case(data["image"], None, self._spec.data, self._spec.network.classes)
-        data["affine"] = read_image(data["image"]).affine
         return data
