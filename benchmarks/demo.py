@@ -217,7 +217,7 @@ def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=3, help="of one training")
     parser.add_argument("--iterations", type=int, default=12, help="optimiser steps per epoch")
     parser.add_argument("--pool", type=int, default=60, help="frames to label")
-    parser.add_argument("--held-out", type=int, default=16, help="frames to measure on")
+    parser.add_argument("--held-out", type=int, default=32, help="frames to measure on")
     parser.add_argument("--size", type=int, default=256, help="of a frame, pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--port", type=int, default=8000, help="another one is taken if it is in use")
