@@ -45,6 +45,7 @@ def test_means():
     [
         ((0.1,), None, True, "first model of its kind"),
         ((), None, True, "first model of its kind"),
+        ((0.1, 0.2, 0.3), (), True, "the live model could not be measured on these cases"),
         (
             (0.1, 0.1),
             (0.9, 0.9),

@@ -79,6 +79,8 @@ def goes_live(candidate: Validation, live: Validation | None) -> tuple[bool, str
     if count < MIN_CASES:
         return True, f"newest model goes live: {count} validation cases cannot tell models apart (at least {MIN_CASES})"
     new, old = candidate.mean_dice, live.mean_dice
-    if old is None or new >= old:
-        return True, f"Dice {new:.3f} against {old or 0:.3f} of the live model on the same {count} cases"
+    if old is None:
+        return True, "the live model could not be measured on these cases"
+    if new >= old:
+        return True, f"Dice {new:.3f} against {old:.3f} of the live model on the same {count} cases"
     return False, f"kept the live model: Dice {new:.3f} against its {old:.3f} on the same {count} cases"
