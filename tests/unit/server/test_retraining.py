@@ -1,0 +1,101 @@
+"""The watcher: what it starts, what it leaves alone, what it closes after a crash. Tasks are recorded, not run."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lib.server.retraining import Retraining, RetrainSettings
+from lib.store.journal import Journal
+
+NOW = 1_000_000.0
+
+
+class Labels:
+    """A datastore whose labels nobody changed behind the server's back."""
+
+    def __init__(self):
+        self.synced = 0
+
+    def sync_journal(self):
+        self.synced += 1
+        return 0
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return Journal(tmp_path / "loco.sqlite")
+
+
+def watcher(journal, started, enabled=True):
+    settings = RetrainSettings(enabled, after=2, idle_s=10.0)
+    return Retraining("frame", journal, Labels(), settings, lambda *task: started.append(task))
+
+
+def submit(journal, *images, now=NOW - 60):
+    for image in images:
+        journal.add_submission(image, image, f"{image}.png", "0" * 64, {"polyp": 1}, "ann", None, now)
+
+
+def dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_it_starts_a_training_once_enough_labels_are_there(journal):
+    started = []
+    retraining = watcher(journal, started)
+    submit(journal, "a")
+    assert not retraining.tick(NOW).start
+    assert retraining.waiting_for == "waiting for 1 more labels (1 of 2 are new)"
+    submit(journal, "b")
+    retraining.tick(NOW)
+    assert started == [({"model": "frame", "reason": "2 new labels"}, "train", None)]
+
+
+def test_switched_off_it_only_says_what_would_be_due(journal):
+    started = []
+    submit(journal, "a", "b")
+    assert watcher(journal, started, enabled=False).tick(NOW).start
+    assert started == []
+
+
+def test_never_two_at_once_and_labels_of_the_meantime_start_the_next(journal):
+    started = []
+    retraining = watcher(journal, started)
+    submit(journal, "a", "b")
+    run = journal.start_run("frame", "2 new labels", journal.last_submission_id(), os.getpid(), 2e9)
+    submit(journal, "c", "d")
+    assert retraining.tick(NOW).reason == "a training is running"
+    journal.finish_run(run, "done", "", NOW)
+    retraining.tick(NOW)
+    assert [task[0]["reason"] for task in started] == ["2 new labels"]
+
+
+def test_a_run_whose_process_is_gone_is_closed_and_gone_on_with(journal):
+    started = []
+    submit(journal, "a", "b")
+    run = journal.start_run("frame", "2 new labels", journal.last_submission_id(), dead_pid(), NOW)
+    watcher(journal, started).tick(NOW)
+    assert (journal.last_run().id, journal.last_run().status) == (run, "interrupted")
+    assert [task[0]["reason"] for task in started] == ["going on with the interrupted training"]
+
+
+def test_a_new_live_model_is_scored_once(journal):
+    started = []
+    retraining = watcher(journal, started)
+    for _ in range(2):
+        journal.add_version("frame", "live.pt", "0" * 64, None, 0.5, 3, {}, True, NOW)
+        retraining.tick(NOW)
+        retraining.tick(NOW)
+    scoring = [task for task in started if task[1] == "scoring"]
+    assert [task[0]["model_version"] for task in scoring] == [1, 2]
+
+
+def test_labels_in_the_folder_are_looked_for_now_and_then(journal):
+    retraining = watcher(journal, [])
+    for _ in range(16):
+        retraining.tick(NOW)
+    assert retraining._datastore.synced == 2
