@@ -211,6 +211,19 @@ def test_a_label_dropped_into_the_folder_counts(tmp_path):
     assert app._project.journal.labelled_images() == set()
 
 
+def test_a_list_that_is_empty_for_a_moment_removes_no_label(tmp_path):
+    """MONAI Label clears its list and fills it again at each refresh, in a thread of its own."""
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 2)
+    app = app_on(tmp_path, tmp_path / "studies")
+    submit(app, tmp_path / "truth", ids)
+    objects = dict(app.datastore()._datastore.objects)
+    app.datastore()._datastore.objects.clear()
+    app.datastore().sync_journal()
+    app.datastore()._datastore.objects.update(objects)
+    assert app.datastore().sync_journal() == 0
+    assert [s.client for s in app._project.journal.submissions()] == ["ann", "ann"]
+
+
 def test_a_resubmission_in_another_format_leaves_no_orphan(tmp_path):
     ids = write_frames(tmp_path / "studies", tmp_path / "truth", 1)
     app = app_on(tmp_path, tmp_path / "studies")

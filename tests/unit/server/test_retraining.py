@@ -52,7 +52,8 @@ def test_it_starts_a_training_once_enough_labels_are_there(journal):
     assert retraining.waiting_for == "waiting for 1 more labels (1 of 2 are new)"
     submit(journal, "b")
     retraining.tick(NOW)
-    assert started == [({"model": "frame", "reason": "2 new labels"}, "train", None)]
+    assert [task[:2] for task in started] == [({"model": "frame", "reason": "2 new labels"}, "train")]
+    assert retraining.tick(NOW).reason == "a training is running", "until MONAI Label says how it ended"
 
 
 def test_switched_off_it_only_says_what_would_be_due(journal):
@@ -99,3 +100,24 @@ def test_labels_in_the_folder_are_looked_for_now_and_then(journal):
     for _ in range(16):
         retraining.tick(NOW)
     assert retraining._datastore.synced == 2
+
+
+@pytest.mark.parametrize(("status", "journalled"), [("STOPPED", "stopped"), ("ERROR", "failed")])
+def test_a_training_that_ends_before_it_began_is_not_started_again_at_once(journal, status, journalled):
+    started = []
+    retraining = watcher(journal, started)
+    submit(journal, "a", "b")
+    retraining.tick(NOW)
+    callback = started[0][2]
+    callback({"status": status})
+    assert (journal.last_run().status, journal.last_run().last_submission) == (journalled, 2)
+    assert not retraining.tick(NOW).start
+
+
+def test_a_training_that_opened_its_run_speaks_for_itself(journal):
+    started = []
+    submit(journal, "a", "b")
+    watcher(journal, started).tick(NOW)
+    run = journal.start_run("frame", "2 new labels", 2, dead_pid(), NOW)
+    started[0][2]({"status": "STOPPED"})
+    assert [r.id for r in journal.runs()] == [run]

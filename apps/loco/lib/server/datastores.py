@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ class JournalledLabels:
     def attach(self, journal: Journal, labels: Mapping[str, int], pattern: str) -> None:
         """Say where submissions are journalled, which classes there are and how patients are told apart."""
         self._journal, self._labels, self._pattern = journal, dict(labels), pattern
+        self._submitting = threading.RLock()
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Save a label. Raises `HTTPException` 404 for an unknown image and 400 with a sentence for an unusable label."""
@@ -49,13 +51,14 @@ class JournalledLabels:
         except CaseError as e:
             raise HTTPException(400, f"The label of {image_id} was not saved. {e}") from e
         try:
-            before = self.get_label_uri(image_id, label_tag) if image_id in self.get_labeled_images() else ""
-            label_id = super().save_label(image_id, kept, label_tag, info)
-            after = LocalDatastore.get_label_uri(self, image_id, label_tag)
-            if before and after and before != after:
-                Path(before).unlink(missing_ok=True)
-            if label_tag == DefaultLabelTag.FINAL:
-                self._journal_label(image_id, after, found, info)
+            with self._submitting:
+                before = self.get_label_uri(image_id, label_tag) if image_id in self.get_labeled_images() else ""
+                label_id = super().save_label(image_id, kept, label_tag, info)
+                after = LocalDatastore.get_label_uri(self, image_id, label_tag)
+                if before and after and before != after:
+                    Path(before).unlink(missing_ok=True)
+                if label_tag == DefaultLabelTag.FINAL:
+                    self._journal_label(image_id, after, found, info)
         finally:
             if kept != label_filename:
                 Path(kept).unlink(missing_ok=True)
@@ -68,15 +71,25 @@ class JournalledLabels:
             self._journal.mark_removed(label_id, time.time())
 
     def sync_journal(self) -> int:
-        """Journal labels that came or went behind the server's back (copied into the folder). Returns how many came."""
-        on_disk = set(LocalDatastore.get_labeled_images(self))
-        known = self._journal.labelled_images()
-        for image_id in known - on_disk:
-            self._journal.mark_removed(image_id, time.time())
-        for image_id in sorted(on_disk - known):
-            uri = LocalDatastore.get_label_uri(self, image_id, DefaultLabelTag.FINAL)
-            self._journal_label(image_id, uri, {}, {})
-        return len(on_disk - known)
+        """Journal labels that came or went behind the server's back (copied into the folder). Returns how many came.
+
+        A label counts as gone only when its file is: the datastore's list is empty for a moment while it is refreshed.
+        """
+        with self._submitting:
+            listed = set(LocalDatastore.get_labeled_images(self))
+            known = {s.image: s.label for s in self._journal.submissions()}
+            for image_id in known.keys() - listed:
+                if not Path(known[image_id]).exists():
+                    self._journal.mark_removed(image_id, time.time())
+            came = 0
+            for image_id in sorted(listed - known.keys()):
+                uri = LocalDatastore.get_label_uri(self, image_id, DefaultLabelTag.FINAL)
+                try:
+                    self._journal_label(image_id, uri, {}, {})
+                    came += 1
+                except OSError as e:
+                    logger.warning("The label of %s cannot be read and does not count: %s", image_id, e)
+            return came
 
     def _journal_label(self, image_id: str, uri: str, found: Mapping[str, int], info: Mapping[str, Any]) -> None:
         version = info.get("model_version")

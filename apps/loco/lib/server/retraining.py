@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
 _SYNC_EVERY = 15
+_STOP_GRACE_S = 0.2
+"""MONAI Label kills a process first and notes that it was stopped a moment later."""
 _ENDED = ("DONE", "ERROR", "STOPPED")
 
 
@@ -50,6 +53,7 @@ class Retraining:
         self._thread: threading.Thread | None = None
         self._ticks = 0
         self._scored_version: int | None = None
+        self._started_here = False
         self.waiting_for = ""
 
     def start(self) -> None:
@@ -66,21 +70,44 @@ class Retraining:
 
     def tick(self, now: float) -> Decision:
         """Look once; start what is due."""
-        if self._ticks % _SYNC_EVERY == 0:
-            self._datastore.sync_journal()
         self._ticks += 1
+        if self._ticks % _SYNC_EVERY == 1:
+            self._datastore.sync_journal()
         self._close_dead_runs()
         self._score_if_due()
         runs = [r for r in self._journal.runs() if r.model == self._model]
-        busy = _is_busy("train") or any(r.status == "running" for r in runs)
+        busy = self._started_here or _is_busy("train") or any(r.status == "running" for r in runs)
         finished = [r for r in runs if r.status != "running"]
         decision = decide(self._journal.submissions(), finished, busy, now, self._settings.after, self._settings.idle_s)
         if decision.reason != self.waiting_for:
             logger.info("Retraining: %s", decision.reason)
             self.waiting_for = decision.reason
         if decision.start and self._settings.enabled:
-            self._run_task({"model": self._model, "reason": decision.reason}, "train", None)
+            self._train(decision.reason)
         return decision
+
+    def _train(self, reason: str) -> None:
+        """Start a training. One that is stopped or dies before it has opened its run is journalled here.
+
+        Otherwise nothing would tell that it was, and the policy would start it again at once and for ever.
+        """
+        before = self._journal.last_run(self._model)
+        submission = self._journal.last_submission_id()
+
+        def ended(task: Mapping[str, Any]) -> None:
+            time.sleep(_STOP_GRACE_S)
+            try:
+                last = self._journal.last_run(self._model)
+                if task["status"] == "DONE" or (last is not None and (before is None or last.id > before.id)):
+                    return
+                run = self._journal.start_run(self._model, reason, submission, os.getpid(), time.time())
+                status = "stopped" if task["status"] == "STOPPED" else "failed"
+                self._journal.finish_run(run, status, "its process ended before the training began", time.time())
+            finally:
+                self._started_here = False
+
+        self._started_here = True
+        self._run_task({"model": self._model, "reason": reason}, "train", ended)
 
     def _watch(self) -> None:
         while not self._stop.wait(TICK_S):
