@@ -9,9 +9,6 @@ import sqlite3
 import time
 from pathlib import Path
 
-SCHEMA_VERSION = 1
-"""Stored in `PRAGMA user_version`; raise it, and add a migration, with every change of `TABLES`."""
-
 TABLES = (
     """CREATE TABLE submissions (
         id INTEGER PRIMARY KEY AUTOINCREMENT, image TEXT NOT NULL, patient TEXT NOT NULL, label TEXT NOT NULL,
@@ -41,6 +38,13 @@ TABLES = (
         version INTEGER NOT NULL, reason TEXT NOT NULL, ts REAL NOT NULL)""",
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
+"""Version 1. Never edited: what comes later is a migration."""
+
+MIGRATIONS: dict[int, tuple[str, ...]] = {}
+"""Statements that bring a journal of an older version to this one, applied in order to new and old files alike."""
+
+SCHEMA_VERSION = max((1, *MIGRATIONS))
+"""Stored in `PRAGMA user_version`."""
 
 
 class JournalError(RuntimeError):
@@ -84,12 +88,11 @@ def open_connection(path: Path, busy_s: float) -> sqlite3.Connection:
 
 
 def _check_or_create(connection: sqlite3.Connection, path: Path) -> None:
-    """Create the tables in a new file; refuse a newer or a foreign one."""
-    if _version(connection) == 0:
+    """Create the tables in a new file, bring an older one up to date; refuse a newer or a foreign one."""
+    if _version(connection) < SCHEMA_VERSION:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if _version(connection) == 0:  # nobody else created them while we waited
-                _create(connection, path)
+            _upgrade(connection, path)
             connection.execute("COMMIT")
         except BaseException:
             connection.rollback()
@@ -102,6 +105,18 @@ def _check_or_create(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
+def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
+    """All steps from the version of the file, read again: another process may have gone them while we waited."""
+    version = _version(connection)
+    if version == 0:
+        _create(connection, path)
+    for step in sorted(MIGRATIONS):
+        if step > version:
+            for statement in MIGRATIONS[step]:
+                connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {max(version, SCHEMA_VERSION):d}")
+
+
 def _create(connection: sqlite3.Connection, path: Path) -> None:
     foreign = [row["name"] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     if foreign:
@@ -111,7 +126,6 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
         )
     for statement in TABLES:
         connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
 
 
 def _version(connection: sqlite3.Connection) -> int:
