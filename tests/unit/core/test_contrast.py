@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from unit.core.reference_contrast import TieError, nearest_offsets, reference_loss, smallest_neighbour_similarity
 
 from lib.core.contrast import anchored_contrast, confident_labels, contrast_loss, quota
-from lib.core.interpolate import blocks_at, products, spread, squared_length, upsample
+from lib.core.interpolate import products, sampler, spread, squared_length, upsample
 from lib.core.sampling import foreground_boundary, least_similarity, lowest_per_class, neighbours
 from lib.core.spec import ContrastSpec
 
@@ -299,11 +299,8 @@ def test_interpolation_without_the_upsampled_projection(source, target):
     _, dots, grams = products(z, torch.zeros(2, 0, z[0, 0].numel()), means, target)
     assert torch.allclose(squared_length(grams, target), large.square().sum(1), atol=1e-5)
     assert torch.allclose(upsample(dots, target), torch.einsum("kp,bp...->bk...", means, large), atol=1e-5)
-    start = torch.tensor([[-1] * len(target), [1] * len(target)])
-    block = blocks_at(z[0], start, 4, target)
-    grid = [(torch.arange(-1, 3)).clamp(0, n - 1) for n in target]
-    index = torch.meshgrid(*grid, indexing="ij")
-    assert torch.allclose(block[0], large[0][(slice(None), *index)].flatten(1), atol=1e-5)
+    places = torch.stack([torch.randint(0, n, (7,), generator=g) for n in target], 1)
+    assert torch.allclose(sampler(z[0], target)(places), large[0][(slice(None), *places.T)].T, atol=1e-5)
 
 
 def replaced(**new):
