@@ -11,7 +11,6 @@ Goal in every case: at least 25 times as fast with at most a quarter of the extr
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT / "tests"), str(ROOT)]
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from benchmarks.peak import PeakMemory  # noqa: E402
 from benchmarks.report import write  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -97,26 +97,6 @@ def build_inputs(case: Case) -> tuple[Any, ...]:
         ignore,
         torch.full((2,), 0.9),
     )
-
-
-class PeakMemory:
-    """Highest resident size of this process while the block runs, less the size at its start, in MB."""
-
-    def __enter__(self) -> PeakMemory:
-        ctypes.CDLL(None).malloc_trim(0)  # hands freed memory back, which the call would reuse uncounted
-        self.start = self._read("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.extra = self._read("VmHWM") - self.start
-
-    @staticmethod
-    def _read(key: str) -> float:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) / 1024
-        raise RuntimeError(f"expected /proc/self/status to hold {key}, but it does not; run on Linux")
 
 
 def measure(implementation: str, case: Case, out: Path) -> None:
