@@ -9,10 +9,10 @@ import pytest
 APP = Path(__file__).parents[1] / "apps" / "loco"
 
 CORE_GROUPS = [
-    {"spec", "files"},
+    {"spec", "spec_methods", "files"},
     {
         "images", "grid", "cases", "transforms", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
-        "contrast", "networks", "pretrained", "teacher", "cutmix",
+        "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
     },
     {"methods"},
     {"checkpoint", "predict", "validate", "lowcontrast", "coldstart", "select", "coverage", "plan"},
