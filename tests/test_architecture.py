@@ -13,6 +13,7 @@ CORE_GROUPS = [
     {
         "images", "grid", "cases", "transforms", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
+        "features", "local_contrast", "selfpaced", "stochastic", "classstats",
     },
     {"methods"},
     {"checkpoint", "predict", "validate", "lowcontrast", "coldstart", "select", "coverage", "plan"},

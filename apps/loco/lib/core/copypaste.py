@@ -19,6 +19,21 @@ def hole_mask(shape: tuple[int, ...], share: float, rng: np.random.Generator) ->
     return mask
 
 
+def block_masks(count: int, shape: tuple[int, ...], side: int, ratio: float, rng: np.random.Generator) -> Tensor:
+    """Bool `B H W [D]`: the image in `side` blocks along each axis, of which floor(ratio * blocks) are False (M3HL).
+
+    Each image has a choice of its own.
+    """
+    blocks = side ** len(shape)
+    grids = torch.ones((count, blocks), dtype=torch.bool)
+    for grid in grids:
+        grid[torch.from_numpy(rng.permutation(blocks)[: int(ratio * blocks)])] = False
+    masks = grids.view(count, *[side] * len(shape))
+    for axis, n in enumerate(shape, start=1):
+        masks = masks.index_select(axis, torch.arange(n) * side // n)
+    return masks
+
+
 def halves(count: int) -> tuple[Tensor, Tensor]:
     """Positions of the first and of the second half of a batch; of an odd one both hold the middle image.
 

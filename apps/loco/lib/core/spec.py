@@ -7,10 +7,21 @@ model is always used with the preprocessing it was trained with.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from lib.core.spec_methods import BCPSpec, CPSSpec, UAMTSpec, UniMatchSpec
+from lib.core.spec_methods import (
+    AUASpec,
+    BCPSpec,
+    CPSSpec,
+    LPCSpec,
+    M3HLSpec,
+    MetaLabel,
+    MNSpec,
+    SPCLSpec,
+    UAMTSpec,
+    UniMatchSpec,
+)
 
 Kind = Literal["frame", "slice", "volume"]
 KINDS: tuple[Kind, ...] = ("frame", "slice", "volume")
@@ -116,12 +127,20 @@ class MethodSpec:
     cps: CPSSpec = field(default_factory=CPSSpec)
     unimatch: UniMatchSpec = field(default_factory=UniMatchSpec)
     bcp: BCPSpec = field(default_factory=BCPSpec)
+    m3hl: M3HLSpec = field(default_factory=M3HLSpec)
+    lpc: LPCSpec = field(default_factory=LPCSpec)
+    spcl: SPCLSpec = field(default_factory=SPCLSpec)
+    mn: MNSpec = field(default_factory=MNSpec)
+    aua: AUASpec = field(default_factory=AUASpec)
 
     @staticmethod
     def from_dict(d: Mapping[str, Any]) -> MethodSpec:
         """Inverse of `asdict`; what an older file does not name has its default. Raises `TypeError` on unknown keys."""
         parts = {f.name: f.default_factory for f in fields(MethodSpec) if is_dataclass(f.default_factory)}
-        return MethodSpec(**{k: parts[k](**_tuples(v)) if k in parts else v for k, v in d.items()})
+        values = {k: parts[k](**_tuples(v)) if k in parts else v for k, v in d.items()}
+        spec = MethodSpec(**values)
+        labels = tuple(x if isinstance(x, MetaLabel) else MetaLabel(**_tuples(x)) for x in spec.spcl.meta_labels)
+        return replace(spec, spcl=replace(spec.spcl, meta_labels=labels))
 
 
 @dataclass(frozen=True)

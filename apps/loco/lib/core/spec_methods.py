@@ -63,3 +63,95 @@ class BCPSpec:
     """Average of the teacher: the app's, which rises to its decay (ours), or the decay from the first step (published)."""
     teacher: Literal["evaluation", "training"] = "evaluation"
     """How the teacher labels: with its running statistics (ours), or with those of the batch and dropout (published)."""
+
+
+@dataclass(frozen=True)
+class M3HLSpec:
+    """M3HL (arXiv 2508.03752). How the teacher labels and averages: `BCPSpec`."""
+
+    pretraining: float = 0.25
+    """Share of the run on mixed labelled images, as BCP (ours); 0 as released."""
+    blocks: int = 4
+    """Blocks along each side of an image; published 64 of 256 pixels, 28 of 112 voxels."""
+    ratio: tuple[float, float] = (0.5, 0.5)
+    """Range from which the share of exchanged blocks is drawn in each step; one number in the released code."""
+    unsup_weight: float = 0.5
+    feature_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class LPCSpec:
+    """LPC (arXiv 2112.09645)."""
+
+    pretraining: float = 0.25
+    """Share of the run on labelled images alone; published 5000 of 20000 steps."""
+    rounds: int = 3
+    """How often the pseudo-labels are made anew."""
+    contrast_weight: float = 0.1
+    temperature: float = 0.1
+    anchors: int = 3
+    """Anchor pixels per class and image."""
+    division: Literal["mean", "cumulative"] = "mean"
+    """Mean over the pairs (paper), or divided again at each pair, so that only the last counts (released code)."""
+    clean: Literal["components", "none"] = "components"
+    """Largest piece per class (ours, in place of a dense CRF), or the raw labels."""
+
+
+@dataclass(frozen=True)
+class MetaLabel:
+    """A label that images have without annotation: its weight and the ends of the self-paced schedule."""
+
+    name: Literal["partition", "patient", "self"]
+    weight: float
+    gamma: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SPCLSpec:
+    """SPCL (arXiv 2107.13741). Its gamma is for batches of 60 views and is scaled to others."""
+
+    pretraining: float = 0.25
+    """Share of the run on the encoder alone (ours); published 80 epochs before 60."""
+    meta_labels: tuple[MetaLabel, ...] = (
+        MetaLabel("partition", 1.0, (5.0, 60.0)),
+        MetaLabel("patient", 0.1, (3.5, 50.0)),
+    )
+    partitions: int = 3
+    """Parts of a volume; 3 for ACDC, 4 or 8 for others."""
+    contrast_weight: float = 0.1
+    """In the second stage, where labels are used too."""
+    temperature: float = 0.07
+    mode: Literal["soft", "hard"] = "soft"
+    correct_gradient: bool = False
+    """Divide by the mean pair weight, so that the steps do not shrink with it."""
+
+
+@dataclass(frozen=True)
+class MNSpec:
+    """M&N (arXiv 2509.15167)."""
+
+    pretraining: float = 0.125
+    """Share of the run on labels alone; published 500 of 4000 epochs."""
+    turns: int = 0
+    """Steps after which the other network trains; 8 as published, 0: both train in every step (ours)."""
+
+
+@dataclass(frozen=True)
+class AUASpec:
+    """AUA (arXiv 2111.10989), its setting for 20 % of the pancreas data."""
+
+    first_stage: float = 0.5
+    """Share of the run; published 6000 steps each."""
+    second_stage: Literal["fresh", "continue"] = "fresh"
+    """Start stage 2 from the weights before stage 1 (published) or go on with those after it."""
+    samples: int = 6
+    rank: int = 8
+    noise: float = 0.1
+    distance_weight: float = 0.15
+    boundary_weight: float = 0.09
+    temperature: float = 0.07
+    boundary_pixels: int = 1024
+    """Most pixels per image in the contrast at boundaries; published 9000."""
+    prototype_weight: float = 0.1
+    prototype_temperature: float = 100.0
+    """Published; so large that the term is a weak pull, 1 is a stronger one."""

@@ -5,12 +5,17 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from lib.core.methods.aua import AUA
 from lib.core.methods.base import Method, StepOutput
 from lib.core.methods.bcp import BCP
 from lib.core.methods.cps import CPS
 from lib.core.methods.fixmatch import FixMatch
 from lib.core.methods.loco import LoCo
+from lib.core.methods.lpc import LPC
+from lib.core.methods.m3hl import M3HL
 from lib.core.methods.mean_teacher import MeanTeacher
+from lib.core.methods.mn import MN
+from lib.core.methods.spcl import SPCL
 from lib.core.methods.supervised import Supervised
 from lib.core.methods.ua_mt import UAMT
 from lib.core.methods.unimatch import UniMatch
@@ -27,6 +32,11 @@ METHODS: dict[str, type[Method]] = {
     "cps": CPS,
     "unimatch": UniMatch,
     "bcp": BCP,
+    "m3hl": M3HL,
+    "lpc": LPC,
+    "spcl": SPCL,
+    "mn": MN,
+    "aua": AUA,
 }
 
 
