@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.core.batch import Batch
-from lib.core.copypaste import block_masks, paste
+from lib.core.copypaste import block_masks
 from lib.core.features import is_valid, mean_cosine_distance, mean_difference
 from lib.core.methods.base import StepOutput
 from lib.core.methods.bcp import BCP
@@ -57,7 +57,7 @@ class M3HL(BCP):
         loss_sup, loss_unsup = mixed.losses(output.logits)
 
         out_u, out_l, in_l, in_u = (is_valid(label) for label in mixed.labels)
-        valid = (paste(out_u, out_l, mixed.mask), paste(in_l, in_u, mixed.mask))
+        valid = (torch.where(mixed.mask, out_u, out_l), torch.where(mixed.mask, in_l, in_u))
         students = list(zip(output.maps[-1].chunk(2), output.feature.chunk(2), valid, strict=True))
         valid_u = is_valid(batch.ignore_u)
         teachers = [(taught.maps[-1][u], taught.feature[u], valid_u[u]) for u in mixed.unlabelled]
