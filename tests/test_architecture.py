@@ -14,6 +14,8 @@ CORE_GROUPS = [
         "images", "grid", "cases", "transforms", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
         "features", "local_contrast", "selfpaced", "stochastic", "classstats",
+        "contrast", "networks", "pretrained", "teacher", "cutmix", "evidence", "regions", "statistics",
+        "copypaste", "pseudo", "perturb",
     },
     {"methods"},
     {"checkpoint", "predict", "validate", "lowcontrast", "coldstart", "select", "coverage", "plan"},

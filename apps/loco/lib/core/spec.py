@@ -22,6 +22,7 @@ from lib.core.spec_methods import (
     UAMTSpec,
     UniMatchSpec,
 )
+from lib.core.spec_methods import BCPSpec, C3S3Spec, CPSSpec, MEDLSpec, TransMedSegSpec, UAMTSpec, UniMatchSpec
 
 Kind = Literal["frame", "slice", "volume"]
 KINDS: tuple[Kind, ...] = ("frame", "slice", "volume")
@@ -132,6 +133,9 @@ class MethodSpec:
     spcl: SPCLSpec = field(default_factory=SPCLSpec)
     mn: MNSpec = field(default_factory=MNSpec)
     aua: AUASpec = field(default_factory=AUASpec)
+    c3s3: C3S3Spec = field(default_factory=C3S3Spec)
+    medl: MEDLSpec = field(default_factory=MEDLSpec)
+    transmedseg: TransMedSegSpec = field(default_factory=TransMedSegSpec)
 
     @staticmethod
     def from_dict(d: Mapping[str, Any]) -> MethodSpec:

@@ -155,3 +155,52 @@ class AUASpec:
     prototype_weight: float = 0.1
     prototype_temperature: float = 100.0
     """Published; so large that the term is a weak pull, 1 is a stronger one."""
+class C3S3Spec:
+    """C3S3 (arXiv 2506.07368). Final weight and ramp of L_cp: `MethodSpec.consistency_weight` and `ramp_share`."""
+
+    alpha: float = 0.8
+    """Share of the cross-entropy in the score that decides the winner (0.8 left atrium, 0.5 pancreas)."""
+    sharpening: float = 0.1
+    temperature: float = 0.1
+    contrast_weight: float = 0.1
+    """lambda (ours). Published 1, with its gradient counted twice."""
+    view_noise: float = 0.1
+    """Standard deviation of the noise that tells the views apart (ours); 0: identical views, as published."""
+    points: int = 4096
+    """Points of the contrast (ours); published: every voxel."""
+    cosine: Literal["classes", "last_axis"] = "classes"
+    """Axis of the consistency: classes of the softmax (ours) or the last spatial axis of the logits (published)."""
+
+
+@dataclass(frozen=True)
+class MEDLSpec:
+    """MEDL (arXiv 2505.12418). Ramp of the unlabelled terms: `MethodSpec.ramp_share`; the paper gives no values."""
+
+    curriculum: float = 0.5
+    """Xi, ours."""
+    fisher_weight: float = 0.1
+    """lambda_G at the end of the ramp, ours."""
+    fisher_penalty: float = 0.005
+    """lambda_F, as I-EDL has it for MNIST."""
+    weight: Literal["certain", "reliability"] = "certain"
+    """Of a pseudo-label: R (1 - u) (ours), or R alone (published), which is 1 for a pixel without any evidence."""
+
+
+@dataclass(frozen=True)
+class TransMedSegSpec:
+    """TransMedSeg (arXiv 2505.14753); the numbers of its base are those of BCP."""
+
+    weight: float = 0.1
+    """beta, ours: none is published."""
+    alpha: float = 0.25
+    """Strength of the shift at the end of the run (code of TSA)."""
+    memory: int = 50000
+    """Pixels per class that the statistics remember, ours."""
+    sample: int = 2048
+    """Pixels per class and step that enter the statistics, ours."""
+    points: int = 8192
+    """Labelled pixels per step in the loss, shared evenly by the classes."""
+    confidence: float = 0.8
+    """Of the teacher's pixels that enter the statistics, ours."""
+    enough: int = 500
+    """Pixels that both sides must have seen of a class before it is shifted."""

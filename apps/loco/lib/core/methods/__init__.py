@@ -8,6 +8,7 @@ from torch import nn
 from lib.core.methods.aua import AUA
 from lib.core.methods.base import Method, StepOutput
 from lib.core.methods.bcp import BCP
+from lib.core.methods.c3s3 import C3S3
 from lib.core.methods.cps import CPS
 from lib.core.methods.fixmatch import FixMatch
 from lib.core.methods.loco import LoCo
@@ -16,7 +17,9 @@ from lib.core.methods.m3hl import M3HL
 from lib.core.methods.mean_teacher import MeanTeacher
 from lib.core.methods.mn import MN
 from lib.core.methods.spcl import SPCL
+from lib.core.methods.medl import MEDL
 from lib.core.methods.supervised import Supervised
+from lib.core.methods.transmedseg import TransMedSeg
 from lib.core.methods.ua_mt import UAMT
 from lib.core.methods.unimatch import UniMatch
 from lib.core.networks import build_network, default_network
@@ -37,6 +40,9 @@ METHODS: dict[str, type[Method]] = {
     "spcl": SPCL,
     "mn": MN,
     "aua": AUA,
+    "c3s3": C3S3,
+    "medl": MEDL,
+    "transmedseg": TransMedSeg,
 }
 
 

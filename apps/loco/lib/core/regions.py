@@ -1,0 +1,32 @@
+"""Where in a label map: on a coarser grid, near a border, some pixels of a class. Shapes: labels `B H W [D]`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def on_grid(label: Tensor, size: torch.Size) -> Tensor:
+    """A label map on another grid `size`, nearest; int64."""
+    if tuple(label.shape[1:]) == tuple(size):
+        return label.long()
+    return F.interpolate(label.unsqueeze(1).float(), size=size, mode="nearest-exact")[:, 0].long()
+
+
+def near_border(mask: Tensor, reach: int) -> Tensor:
+    """Bool `B H W [D]`: pixels within `reach` of a pixel on the other side of the mask (chessboard distance)."""
+    pool = F.max_pool2d if mask.ndim == 3 else F.max_pool3d
+    grown, shrunk = (pool(m.float().unsqueeze(1), 2 * reach + 1, 1, reach)[:, 0] > 0 for m in (mask, ~mask))
+    return grown & shrunk
+
+
+def some_of(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Positions of at most `count` True values of the flattened mask, in random order, int64."""
+    found = mask.flatten().nonzero()[:, 0]
+    return found[torch.randperm(len(found), generator=generator, device=found.device)[:count]]
+
+
+def as_vectors(feature: Tensor) -> Tensor:
+    """A feature map `B F h w [d]` as float32 vectors `N F`, in the order of a flattened label map."""
+    return feature.movedim(1, -1).flatten(0, -2).float()
