@@ -15,6 +15,7 @@ CORE_GROUPS = [
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
         "features", "local_contrast", "selfpaced", "stochastic", "classstats",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "evidence", "regions", "statistics",
+        "contrast", "networks", "pretrained", "teacher", "cutmix", "ellipse", "evidence", "regions", "statistics", "symmetry",
         "copypaste", "pseudo", "perturb",
     },
     {"methods"},

@@ -23,6 +23,15 @@ from lib.core.spec_methods import (
     UniMatchSpec,
 )
 from lib.core.spec_methods import BCPSpec, C3S3Spec, CPSSpec, MEDLSpec, TransMedSegSpec, UAMTSpec, UniMatchSpec
+    BCPSpec,
+    C3S3Spec,
+    CPSSpec,
+    ERSRSpec,
+    MEDLSpec,
+    TransMedSegSpec,
+    UAMTSpec,
+    UniMatchSpec,
+)
 
 Kind = Literal["frame", "slice", "volume"]
 KINDS: tuple[Kind, ...] = ("frame", "slice", "volume")
@@ -134,6 +143,7 @@ class MethodSpec:
     mn: MNSpec = field(default_factory=MNSpec)
     aua: AUASpec = field(default_factory=AUASpec)
     c3s3: C3S3Spec = field(default_factory=C3S3Spec)
+    ersr: ERSRSpec = field(default_factory=ERSRSpec)
     medl: MEDLSpec = field(default_factory=MEDLSpec)
     transmedseg: TransMedSegSpec = field(default_factory=TransMedSegSpec)
 

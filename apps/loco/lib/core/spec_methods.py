@@ -204,3 +204,24 @@ class TransMedSegSpec:
     """Of the teacher's pixels that enter the statistics, ours."""
     enough: int = 500
     """Pixels that both sides must have seen of a class before it is shifted."""
+
+
+@dataclass(frozen=True)
+class ERSRSpec:
+    """ERSR (arXiv 2508.19815). Ramp: `MethodSpec.ramp_share`; the published one is as long as the run."""
+
+    pretraining: float = 0.25
+    """Share of the run on labelled images alone; published as a run of its own."""
+    weight: float = 1.0
+    threshold: float = 0.6
+    """Of the probability, for the ellipse and for the refined label."""
+    edge_share: float = 0.5
+    """Share of the edge score; the rest is the distance score."""
+    keep: float = 0.5
+    """Share of the best maps that is kept at first; it rises to 1 over the run."""
+    floor: float = 0.5
+    """Share of a batch that is kept at least (ours); published 0.8, which hardly filters."""
+    pool: int = 512
+    """Latest scores that a new one is ranked among (ours); published: those of the epoch."""
+    compose: Literal["paste", "add"] = "paste"
+    """Completed images: the mirrored half replaces what was there (ours) or is added to the background (published)."""

@@ -10,6 +10,7 @@ from lib.core.methods.base import Method, StepOutput
 from lib.core.methods.bcp import BCP
 from lib.core.methods.c3s3 import C3S3
 from lib.core.methods.cps import CPS
+from lib.core.methods.ersr import ERSR
 from lib.core.methods.fixmatch import FixMatch
 from lib.core.methods.loco import LoCo
 from lib.core.methods.lpc import LPC
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
     "mn": MN,
     "aua": AUA,
     "c3s3": C3S3,
+    "ersr": ERSR,
     "medl": MEDL,
     "transmedseg": TransMedSeg,
 }
