@@ -16,6 +16,8 @@ CORE_GROUPS = [
         "features", "local_contrast", "selfpaced", "stochastic", "classstats",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "evidence", "regions", "statistics",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "ellipse", "evidence", "regions", "statistics", "symmetry",
+        "contrast", "networks", "pretrained", "teacher", "cutmix", 
+        "displace", "ellipse", "evidence", "memory", "regions", "statistics", "symmetry",
         "copypaste", "pseudo", "perturb",
     },
     {"methods"},

@@ -25,8 +25,12 @@ from lib.core.spec_methods import (
 from lib.core.spec_methods import BCPSpec, C3S3Spec, CPSSpec, MEDLSpec, TransMedSegSpec, UAMTSpec, UniMatchSpec
     BCPSpec,
     C3S3Spec,
+    CADSpec,
     CPSSpec,
+    CRIISpec,
     ERSRSpec,
+    IDEALSpec,
+    MCCSSpec,
     MEDLSpec,
     TransMedSegSpec,
     UAMTSpec,
@@ -143,6 +147,10 @@ class MethodSpec:
     mn: MNSpec = field(default_factory=MNSpec)
     aua: AUASpec = field(default_factory=AUASpec)
     c3s3: C3S3Spec = field(default_factory=C3S3Spec)
+    cad: CADSpec = field(default_factory=CADSpec)
+    crii: CRIISpec = field(default_factory=CRIISpec)
+    ideal: IDEALSpec = field(default_factory=IDEALSpec)
+    mccs: MCCSSpec = field(default_factory=MCCSSpec)
     ersr: ERSRSpec = field(default_factory=ERSRSpec)
     medl: MEDLSpec = field(default_factory=MEDLSpec)
     transmedseg: TransMedSegSpec = field(default_factory=TransMedSegSpec)

@@ -9,12 +9,16 @@ from lib.core.methods.aua import AUA
 from lib.core.methods.base import Method, StepOutput
 from lib.core.methods.bcp import BCP
 from lib.core.methods.c3s3 import C3S3
+from lib.core.methods.cad import CAD
 from lib.core.methods.cps import CPS
+from lib.core.methods.crii import CRII
 from lib.core.methods.ersr import ERSR
 from lib.core.methods.fixmatch import FixMatch
+from lib.core.methods.ideal import IDEAL
 from lib.core.methods.loco import LoCo
 from lib.core.methods.lpc import LPC
 from lib.core.methods.m3hl import M3HL
+from lib.core.methods.mccs import MCCS
 from lib.core.methods.mean_teacher import MeanTeacher
 from lib.core.methods.mn import MN
 from lib.core.methods.spcl import SPCL
@@ -45,6 +49,10 @@ METHODS: dict[str, type[Method]] = {
     "ersr": ERSR,
     "medl": MEDL,
     "transmedseg": TransMedSeg,
+    "crii": CRII,
+    "ideal": IDEAL,
+    "cad": CAD,
+    "mccs": MCCS,
 }
 
 
