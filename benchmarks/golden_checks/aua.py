@@ -8,9 +8,9 @@ from benchmarks.golden_checks.common import AVERAGE, Arrays, Check, Errors, exac
 from torch import Tensor
 
 from lib.core.classstats import ClassStatistics, boundary_contrast, near_boundary, prototype_contrast
-from lib.core.losses import cross_entropy
+from lib.core.losses import cross_entropy, foreground_dice
 from lib.core.schedules import sigmoid_rampup, warm_decay
-from lib.core.stochastic import GaussianHead, antithetic, energy_distance, foreground_dice, negative_log_likelihood
+from lib.core.stochastic import GaussianHead, antithetic, energy_distance, negative_log_likelihood
 
 
 def _gradient(got: Tensor, recorded: np.ndarray) -> tuple[float, float]:

@@ -6,8 +6,8 @@ import torch
 from benchmarks.golden_checks.common import Arrays, Check, Errors, exact, gradient, tensor, value
 from torch import Tensor
 
-from lib.core.losses import cross_entropy, masked_mse
-from lib.core.methods.c3s3 import cosine_distance, foreground_dice, outcome_contrast, sharpened
+from lib.core.losses import cross_entropy, foreground_dice, masked_mse
+from lib.core.methods.c3s3 import cosine_distance, outcome_contrast, sharpened
 from lib.core.regions import as_vectors
 from lib.core.schedules import sigmoid_rampup
 

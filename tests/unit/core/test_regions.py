@@ -1,12 +1,6 @@
 import torch
 
-from lib.core.regions import as_vectors, near_border, on_grid, some_of
-
-
-def test_labels_on_a_coarser_grid_keep_their_values():
-    label = torch.tensor([[[0, 0, 255, 255], [0, 0, 255, 255], [2, 2, 1, 1], [2, 2, 1, 1]]], dtype=torch.uint8)
-    assert on_grid(label, torch.Size([2, 2])).tolist() == [[[0, 255], [2, 1]]]
-    assert on_grid(label, torch.Size([4, 4])).tolist() == label.tolist()
+from lib.core.regions import as_vectors, near_border, some_of
 
 
 def test_pixels_near_a_border_on_both_sides_and_none_without_one():

@@ -1,17 +1,10 @@
-"""Where in a label map: on a coarser grid, near a border, some pixels of a class. Shapes: labels `B H W [D]`."""
+"""Where in a map: near a border, some pixels of a class. Shapes: masks `B H W [D]`."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def on_grid(label: Tensor, size: torch.Size) -> Tensor:
-    """A label map on another grid `size`, nearest; int64."""
-    if tuple(label.shape[1:]) == tuple(size):
-        return label.long()
-    return F.interpolate(label.unsqueeze(1).float(), size=size, mode="nearest-exact")[:, 0].long()
 
 
 def near_border(mask: Tensor, reach: int) -> Tensor:

@@ -155,6 +155,9 @@ class AUASpec:
     prototype_weight: float = 0.1
     prototype_temperature: float = 100.0
     """Published; so large that the term is a weak pull, 1 is a stronger one."""
+
+
+@dataclass(frozen=True)
 class C3S3Spec:
     """C3S3 (arXiv 2506.07368). Final weight and ramp of L_cp: `MethodSpec.consistency_weight` and `ramp_share`."""
 

@@ -9,7 +9,7 @@ _WIDEST = 64
 """With more features than this the covariances are diagonal."""
 
 
-class ClassStatistics(nn.Module):
+class ClassDistribution(nn.Module):
     """Running count, mean and covariance of feature vectors per class, by the pooled formulas; forgets beyond `limit`."""
 
     def __init__(self, classes: int, features: int, limit: int) -> None:

@@ -10,7 +10,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lib.core.losses import one_hot
 from lib.core.spec import IGNORE
 
 _FLOOR = 1e-5
@@ -53,16 +52,6 @@ def negative_log_likelihood(samples: Tensor, label: Tensor) -> Tensor:
     likelihood = picked.flatten(2).sum(-1).logsumexp(0) - math.log(len(samples))
     pixels = valid.flatten(1).sum(1)
     return (-likelihood / pixels.clamp(min=1) * (pixels > 0)).mean()
-
-
-def foreground_dice(logits: Tensor, label: Tensor, eps: float = 1e-5) -> Tensor:
-    """`1 - mean_{c > 0} (2 sum(p g) + eps) / (sum p^2 + sum g^2 + eps)`, sums over the whole batch."""
-    valid = (label != IGNORE).unsqueeze(1)
-    probs = torch.softmax(logits.float(), dim=1) * valid
-    target = one_hot(label, logits.shape[1])
-    dims = (0, *range(2, logits.ndim))
-    ratio = (2 * (probs * target).sum(dims) + eps) / ((probs**2).sum(dims) + (target**2).sum(dims) + eps)
-    return 1 - ratio[1:].mean()
 
 
 def energy_distance(first: Tensor, second: Tensor, valid: Tensor, eps: float = 1e-5) -> Tensor:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from unit.core.methods.base import LATE, SPEC, MethodSuite, batch_of, gradient
 
-from lib.core.methods.c3s3 import cosine_distance, foreground_dice, outcome_contrast, sharpened
+from lib.core.losses import foreground_dice
+from lib.core.methods.c3s3 import cosine_distance, outcome_contrast, sharpened
 from lib.core.spec import C3S3Spec
 
 

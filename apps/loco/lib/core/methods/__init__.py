@@ -20,9 +20,9 @@ from lib.core.methods.lpc import LPC
 from lib.core.methods.m3hl import M3HL
 from lib.core.methods.mccs import MCCS
 from lib.core.methods.mean_teacher import MeanTeacher
+from lib.core.methods.medl import MEDL
 from lib.core.methods.mn import MN
 from lib.core.methods.spcl import SPCL
-from lib.core.methods.medl import MEDL
 from lib.core.methods.supervised import Supervised
 from lib.core.methods.transmedseg import TransMedSeg
 from lib.core.methods.ua_mt import UAMT

@@ -22,13 +22,13 @@ from torch import Tensor
 from lib.core.batch import Batch
 from lib.core.classstats import ClassStatistics, boundary_contrast, prototype_contrast
 from lib.core.features import channels_of, is_valid, label_at
-from lib.core.losses import cross_entropy
+from lib.core.losses import cross_entropy, foreground_dice
 from lib.core.methods.base import Method, StepOutput
 from lib.core.networks import NetworkOutput
 from lib.core.perturb import noisy
 from lib.core.pseudo import hard_label, passed
 from lib.core.schedules import sigmoid_rampup, warm_decay
-from lib.core.stochastic import GaussianHead, antithetic, energy_distance, foreground_dice, negative_log_likelihood
+from lib.core.stochastic import GaussianHead, antithetic, energy_distance, negative_log_likelihood
 
 
 def flat(feature: Tensor) -> Tensor:

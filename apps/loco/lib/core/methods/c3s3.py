@@ -16,21 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.core.batch import Batch
-from lib.core.losses import cross_entropy, masked_mse, one_hot
+from lib.core.features import label_at
+from lib.core.losses import cross_entropy, foreground_dice, masked_mse
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import noisy
-from lib.core.regions import as_vectors, near_border, on_grid, some_of
+from lib.core.regions import as_vectors, near_border, some_of
 from lib.core.spec import IGNORE
-
-
-def foreground_dice(logits: Tensor, label: Tensor, eps: float = 1e-5) -> Tensor:
-    """`1 - mean_c (2 sum(p g) + eps) / (sum(p^2) + sum(g^2) + eps)` over the foreground classes, sums over the batch."""
-    valid = (label != IGNORE).unsqueeze(1)
-    probs = torch.softmax(logits.float(), dim=1)[:, 1:] * valid
-    target = one_hot(label, logits.shape[1])[:, 1:]
-    dims = [0, *range(2, logits.ndim)]
-    overlap = 2 * (probs * target).sum(dims) + eps
-    return 1 - (overlap / ((probs**2).sum(dims) + (target**2).sum(dims) + eps)).mean()
 
 
 def sharpened(logits: Tensor, temperature: float) -> Tensor:
@@ -120,9 +111,9 @@ class C3S3(Method):
     def _contrast(self, outputs: list, valid: Tensor, generator: torch.Generator) -> Tensor:
         """`L_iuc`: ODCL of the four pairs of views at some points of the projection's grid, mean over foreground classes."""
         size = outputs[0][0].projection.shape[2:]
-        predicted = [[on_grid(o.logits.detach().argmax(dim=1), size) for o in pair] for pair in outputs]
+        predicted = [[label_at(o.logits.detach().argmax(dim=1), size) for o in pair] for pair in outputs]
         projected = [[as_vectors(o.projection) for o in pair] for pair in outputs]
-        points = self._points(predicted, on_grid(valid, size).bool(), generator)
+        points = self._points(predicted, label_at(valid, size), generator)
         total = 0 * projected[0][0].sum()
         if len(points) == 0:
             return total

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.core.batch import Batch
+from lib.core.features import label_at
 from lib.core.losses import masked_mse, one_hot, supervised_loss
 from lib.core.memory import Queue, ranked_list_loss
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import noisy
-from lib.core.regions import near_border, on_grid, some_of
+from lib.core.regions import near_border, some_of
 from lib.core.spec import IGNORE, MethodSpec
 from lib.core.teacher import StudentTeacher
 
@@ -70,7 +71,7 @@ class CRII(Method):
         loss_cr = masked_mse(torch.softmax(coarse[labelled:].float(), dim=1), target, ignore)
 
         vectors = F.normalize(refined.projection[:labelled].float(), dim=1)
-        label = on_grid(batch.label_l, vectors.shape[2:])
+        label = label_at(batch.label_l, vectors.shape[2:])
         loss_intra = self._intra(vectors, label, step_no)
         loss_inter = self._inter(vectors, label, generator)
         weight = options.weight * self.ramp(step_no)

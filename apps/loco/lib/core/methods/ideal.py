@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.core.batch import Batch
+from lib.core.features import channels_of
 from lib.core.losses import cross_entropy, supervised_loss
 from lib.core.memory import Queue, info_nce
 from lib.core.methods.base import Method, StepOutput
@@ -24,17 +25,6 @@ from lib.core.pseudo import confident_label, passed
 from lib.core.regions import some_of
 from lib.core.spec import MethodSpec
 from lib.core.teacher import StudentTeacher
-
-
-def bottleneck_channels(network: nn.Module) -> int:
-    """Channels of the last encoder map, found by a small pass."""
-    side = 2 * network.divisor
-    weight = next(network.parameters())
-    was_training = network.training
-    with torch.no_grad():
-        maps = network.eval().encode(torch.zeros(1, 1, *[side] * network.spatial_dims, device=weight.device))
-    network.train(was_training)
-    return maps[-1].shape[1]
 
 
 def matches(query: Tensor, key: Tensor) -> Tensor:
@@ -61,7 +51,7 @@ class IDEAL(Method):
     ) -> None:
         super().__init__(network, spec, classes, total_steps, seed, second)
         options, dims = spec.ideal, network.student.spatial_dims
-        head = (nn.Conv2d, nn.Conv3d)[dims - 2](bottleneck_channels(network.student), options.dimension, 1)
+        head = (nn.Conv2d, nn.Conv3d)[dims - 2](channels_of(network.student)[0][-1], options.dimension, 1)
         self.parts["head"] = head
         self.parts["key_head"] = copy.deepcopy(head).requires_grad_(False)
         self.parts["queue"] = Queue(options.queue, options.dimension)

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.core.batch import Batch
+from lib.core.features import channels_of, label_at
 from lib.core.losses import cross_entropy, one_hot, supervised_loss
 from lib.core.memory import Queue, info_nce
 from lib.core.methods.base import Method, StepOutput
-from lib.core.methods.ideal import bottleneck_channels
 from lib.core.perturb import drop_channels, noisy
 from lib.core.pseudo import confident_label, passed
-from lib.core.regions import as_vectors, on_grid, some_of
+from lib.core.regions import as_vectors, some_of
 from lib.core.spec import IGNORE, MethodSpec
 from lib.core.teacher import StudentTeacher
 
@@ -43,7 +43,7 @@ class MCCS(Method):
     ) -> None:
         super().__init__(network, spec, classes, total_steps, seed, second)
         conv = (nn.Conv2d, nn.Conv3d)[network.student.spatial_dims - 2]
-        self.parts["patch"] = conv(bottleneck_channels(network.student), spec.mccs.dimension, 1)
+        self.parts["patch"] = conv(channels_of(network.student)[0][-1], spec.mccs.dimension, 1)
         projector = [m for m in network.student.projector.modules() if isinstance(m, conv)][-1]
         self.parts["queues"] = nn.ModuleList(Queue(spec.mccs.queue, projector.out_channels) for _ in range(classes))
 
@@ -93,7 +93,7 @@ class MCCS(Method):
         """`L_pix`: per class some cells, half of them hard, of both views; negatives of a queue besides."""
         options = self.spec.mccs
         size = first.shape[2:]
-        label = on_grid(source, size).flatten()
+        label = label_at(source, size).flatten()
         probs = torch.softmax(F.interpolate(logits.detach().float(), size=size, mode="area"), dim=1)
         confidence, predicted = (v.flatten() for v in probs.max(dim=1))
         hard = (predicted != label) | (confidence < options.hard)

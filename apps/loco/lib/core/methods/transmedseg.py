@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.core.batch import Batch
+from lib.core.features import label_at
 from lib.core.methods.base import StepOutput
 from lib.core.methods.bcp import BCP
-from lib.core.regions import as_vectors, on_grid, some_of
+from lib.core.regions import as_vectors, some_of
 from lib.core.spec import IGNORE, MethodSpec
-from lib.core.statistics import ClassStatistics
+from lib.core.statistics import ClassDistribution
 from lib.core.teacher import StudentTeacher
 
 
@@ -65,7 +66,7 @@ class TransMedSeg(BCP):
         super().__init__(network, spec, classes, total_steps, seed, second)
         features = network.student.classifier.in_channels
         for side in ("source", "target"):
-            self.parts[side] = ClassStatistics(classes, features, spec.transmedseg.memory)
+            self.parts[side] = ClassDistribution(classes, features, spec.transmedseg.memory)
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """A step of BCP, and the labelled images once more for the augmentation of their features."""
@@ -79,11 +80,11 @@ class TransMedSeg(BCP):
         generator = self.generator(step_no, batch.image_l.device)
         feature = self.network(batch.image_l).feature
         size = feature.shape[2:]
-        label_l = on_grid(batch.label_l, size)
+        label_l = label_at(batch.label_l, size).long()
         teacher = self.network.label(batch.image_u_weak)
         probs = F.interpolate(torch.softmax(teacher.logits.float(), dim=1), size=size, mode="area")
         confidence, label_u = probs.max(dim=1)
-        padded = on_grid(batch.ignore_u, size) == IGNORE
+        padded = label_at(batch.ignore_u, size) == IGNORE
         label_u = label_u.masked_fill((confidence < options.confidence) | padded, IGNORE)
 
         vectors_l, vectors_u = (as_vectors(f) for f in (feature, teacher.feature))
