@@ -9,10 +9,12 @@ import pytest
 APP = Path(__file__).parents[1] / "apps" / "loco"
 
 CORE_GROUPS = [
-    {"spec", "files"},
+    {"spec", "spec_methods", "files"},
     {
         "images", "grid", "cases", "transforms", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
-        "contrast", "networks", "pretrained", "teacher", "cutmix",
+        "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
+        "features", "local_contrast", "selfpaced", "stochastic", "classstats",
+        "displace", "ellipse", "evidence", "memory", "regions", "statistics", "symmetry",
     },
     {"methods"},
     {"checkpoint", "predict", "validate", "lowcontrast", "coldstart", "select", "coverage", "plan"},

@@ -168,6 +168,10 @@ def test_options_of_the_viewers_do_what_they_say(tmp_path):
         train(app, max_epochs="many")
     with pytest.raises(ValueError, match="one of loco, supervised, mean_teacher, fixmatch"):
         train(app, method="magic")
+    with pytest.raises(
+        ValueError, match=r"expected a slice model for the method spcl, which compares slices .* a frame model"
+    ):
+        train(app, method="spcl")
     with pytest.raises(ValueError, match="deeplabv3plus_efficientnet_lite0"):
         train(app, network="unet3d")
     run = app._project.journal.last_run()

@@ -87,18 +87,34 @@ class Threshold(nn.Module):
 
 
 class Tiny(nn.Module):
-    """Two convolutions with BatchNorm: logits at full, projection at half resolution."""
+    """Two levels of convolutions with BatchNorm and a dropout of 0: logits at full, projection at half resolution."""
 
     divisor = 2
 
     def __init__(self, dims=2, channels=1, classes=3, projection=4):
         super().__init__()
         conv, norm = (nn.Conv2d, nn.BatchNorm2d) if dims == 2 else (nn.Conv3d, nn.BatchNorm3d)
+        self.spatial_dims = dims
         self.body = nn.Sequential(conv(channels, 6, 3, padding=1), norm(6), nn.ReLU())
+        self.down = nn.Sequential(
+            conv(6, 8, 2, stride=2), norm(8), nn.ReLU(), (nn.Dropout2d, nn.Dropout3d)[dims - 2](0.0)
+        )
+        self.fuse = nn.Sequential(conv(14, 6, 1), norm(6), nn.ReLU())
         self.classifier = conv(6, classes, 1)
         self.pool = nn.AvgPool2d(2) if dims == 2 else nn.AvgPool3d(2)
         self.projector = conv(6, projection, 1)
 
     def forward(self, x):
-        features = self.body(x)
-        return NetworkOutput(self.classifier(features), self.projector(self.pool(features)))
+        return self.decode(self.encode(x))
+
+    def encode(self, x):
+        full = self.body(x)
+        return [full, self.down(full)]
+
+    def decode(self, maps):
+        up = nn.functional.interpolate(maps[1], size=maps[0].shape[2:])
+        feature = self.fuse(torch.cat([maps[0], up], 1))
+        return NetworkOutput(self.classifier(feature), self.projector(self.pool(feature)), maps, feature)
+
+    def parameter_groups(self, learning_rate):
+        return [{"name": "rest", "params": list(self.parameters()), "lr": learning_rate}]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from unit.helpers import FRAME, SLICE, VOLUME, nifti, noise, png
 
-from lib.core.batch import Batch, CaseStore, StepDataset, train_loader
+from lib.core.batch import Batch, CaseStore, Origin, StepDataset, Views, train_loader
 from lib.core.cases import Record
 from lib.core.images import CaseError
 from lib.core.spec import TrainSpec
@@ -162,6 +162,30 @@ def test_without_labels_there_is_a_clear_message(pictures, tmp_path):
         dataset(([], pictures[1]), tmp_path)
 
 
+def test_more_views_for_methods_that_ask_change_nothing_else(pictures, tmp_path):
+    labelled, unlabelled = pictures
+    store = CaseStore([*labelled, *unlabelled], FRAME, 2, tmp_path)
+    usual = StepDataset(labelled, unlabelled, store, FRAME, TRAINING)[3]
+    more = StepDataset(labelled, unlabelled, store, FRAME, TRAINING, Views(strong_u=2, strong_l=True))[3]
+    for name in ("image_l", "label_l", "image_u_weak", "image_u_strong", "ignore_u"):
+        assert torch.equal(getattr(usual, name), getattr(more, name))
+    assert usual.image_u_strong_2 is usual.image_l_strong is None
+    assert more.image_u_strong_2.shape == more.image_u_weak.shape
+    assert not torch.equal(more.image_u_strong_2, more.image_u_strong)
+    assert not torch.equal(more.image_l_strong, more.image_l)
+    none = StepDataset(labelled, unlabelled, store, FRAME, TRAINING, Views(unlabelled=False))[3]
+    assert none.image_u_weak is None
+    assert torch.equal(none.image_l, usual.image_l)
+
+
+def test_each_image_says_where_it_comes_from(pictures, tmp_path):
+    labelled, unlabelled = pictures
+    batch = dataset(pictures, tmp_path)[0]
+    assert {o.study for o in batch.origin_l} <= {r.id for r in labelled}
+    assert {o.study for o in batch.origin_u} <= {r.id for r in unlabelled}
+    assert all((o.slice, o.slices) == (0, 1) for o in (*batch.origin_l, *batch.origin_u))
+
+
 def broken(tmp_path, name, label=None):
     (tmp_path / name).touch()
     return Record(name, str(tmp_path / name), label, name)
@@ -214,6 +238,8 @@ def test_slices_of_volumes(tmp_path):
     records = volume_records(tmp_path, (20, 24, 5))
     store = CaseStore(records, SLICE, 2, tmp_path / "cache")
     batch = StepDataset(records[:1], records[1:], store, SLICE, TRAINING)[0]
+    depth = store(records[0])["image"].shape[-1]
+    assert all(0 <= o.slice < o.slices == depth for o in (*batch.origin_l, *batch.origin_u))
     assert tuple(batch.image_l.shape) == (2, 1, 32, 32)
     assert tuple(batch.image_u_strong.shape) == (3, 1, 32, 32)
     assert bool((batch.ignore_u == 255).any())
@@ -255,7 +281,7 @@ def test_the_store_names_a_file_that_cannot_be_read(tmp_path, data):
 
 
 def test_to_moves_every_tensor_and_keeps_the_gaps():
-    batch = Batch(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2), meta={"id": ["a"]}).to(torch.device("meta"))
+    batch = Batch(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2), origin_l=(Origin("p", "s"),)).to(torch.device("meta"))
     assert batch.image_l.device.type == batch.label_l.device.type == "meta"
     assert batch.image_u_weak is None
-    assert batch.meta == {"id": ["a"]}
+    assert batch.origin_l == (("p", "s", 0, 1),)

@@ -137,7 +137,9 @@ def test_slices_with_foreground_are_drawn_two_times_in_three():
     item["label"][..., 5] = 1
     item["image"][..., 5] = 1
     rng = state()
-    drawn = [crop_slice(item, rng) for _ in range(300)]
+    pairs = [crop_slice(item, rng) for _ in range(300)]
+    assert all(torch.equal(d["image"], item["image"][..., index]) for d, index in pairs)
+    drawn = [d for d, _ in pairs]
     assert tuple(drawn[0]["image"].shape) == tuple(drawn[0]["label"].shape) == (1, 4, 4)
     assert all(bool(d["label"].any()) == bool(d["image"].any()) for d in drawn)
     share = sum(bool(d["label"].any()) for d in drawn) / 300
@@ -147,4 +149,4 @@ def test_slices_with_foreground_are_drawn_two_times_in_three():
 def test_slices_without_foreground_are_drawn_alike():
     item = {"image": torch.arange(6.0).expand(1, 2, 2, 6), "label": torch.zeros(1, 2, 2, 6, dtype=torch.uint8)}
     rng = state()
-    assert {float(crop_slice(item, rng)["image"][0, 0, 0]) for _ in range(80)} == set(range(6))
+    assert {float(crop_slice(item, rng)[0]["image"][0, 0, 0]) for _ in range(80)} == set(range(6))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lib.configs.method_options import with_options
 from lib.core.cases import PATIENT_PATTERN
 from lib.core.methods import method_class
 from lib.core.networks import NETWORKS
@@ -21,6 +22,7 @@ KEYS = {
     "models": "auto, frame, slice or volume",
     "labels": 'names, as polyp or malignant,benign or {"name": index}',
     "method": "training method",
+    "options": "numbers and switches of the method, as ema=plain,hole=0.5; see docs/methods.md",
     "network": "network, instead of the default for the kind of study and the machine",
     "ice": "true or false: inter-class contrast enhancement of LoCo",
     "bce": "true or false: boundary contrast enhancement of LoCo",
@@ -126,7 +128,8 @@ def _method(conf: Mapping[str, Any]) -> MethodSpec:
     method_class(name)
     contrast = replace(ContrastSpec(), ice=_switch(conf, "ice", True), bce=_switch(conf, "bce", True))
     confidence = replace(ConfidenceSpec(), adaptive=_switch(conf, "cdf", True))
-    return MethodSpec(name=name, contrast=contrast, confidence=confidence)
+    spec = MethodSpec(name=name, contrast=contrast, confidence=confidence)
+    return with_options(spec, str(conf.get("options", "")))
 
 
 def _network(conf: Mapping[str, Any]) -> str | None:

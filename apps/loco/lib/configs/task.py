@@ -13,6 +13,7 @@ from monailabel.interfaces.datastore import Datastore
 from lib.activelearning.low_contrast import LowContrast
 from lib.configs.conf import AppConf
 from lib.core.images import CaseError, ImageHeader, read_header
+from lib.core.methods import method_class
 from lib.core.networks import NETWORKS_2D, NETWORKS_3D
 from lib.core.plan import decide_kind, plan_task
 from lib.core.spec import SpecError, TaskSpec
@@ -70,7 +71,10 @@ def plan_for(datastore: Datastore, project: Project, conf: AppConf) -> TaskSpec:
         seed=conf.seed,
     )
     spec = replace(spec, training=training)
-    return replace(spec, network=replace(spec.network, name=_fitting(conf.network, spec))) if conf.network else spec
+    if conf.network:
+        spec = replace(spec, network=replace(spec.network, name=_fitting(conf.network, spec)))
+    method_class(spec.method.name).check(spec)
+    return spec
 
 
 def known_labels(project: Project) -> Mapping[str, int]:

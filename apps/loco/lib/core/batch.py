@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +24,37 @@ from lib.core.transforms import crop_slice, strong_view, weak_view
 logger = logging.getLogger(__name__)
 
 
+class Origin(NamedTuple):
+    """Where an image of a batch comes from: the patient, the study, and which of its slices (0 of 1 if it has none)."""
+
+    patient: str
+    study: str
+    slice: int = 0
+    slices: int = 1
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a method wants to see of each image besides its weak view."""
+
+    unlabelled: bool = True
+    """False: no unlabelled images are drawn."""
+    strong_u: int = 1
+    """Strong views of an unlabelled image, 1 or 2; all have the geometry of the weak one."""
+    strong_l: bool = False
+    """Also a strong view of each labelled image."""
+
+
+_USUAL_VIEWS = Views()
+
+
 @dataclass
 class Batch:
     """What a method's step receives, all on one device.
 
     Shapes: images `B C H W [D]` float32 in [0, 1]; labels and ignore maps `B H W [D]` uint8, 255 = look away. The
-    unlabelled part is None when every study is labelled or the method asked for none.
+    unlabelled part is None when every study is labelled or the method asked for none; a strong view beyond the first
+    of the unlabelled images is None unless the method's `Views` ask for it.
     """
 
     image_l: Tensor
@@ -36,7 +62,10 @@ class Batch:
     image_u_weak: Tensor | None = None
     image_u_strong: Tensor | None = None
     ignore_u: Tensor | None = None
-    meta: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    image_u_strong_2: Tensor | None = None
+    image_l_strong: Tensor | None = None
+    origin_l: tuple[Origin, ...] = ()
+    origin_u: tuple[Origin, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`, copied without waiting where memory is pinned."""
@@ -92,11 +121,12 @@ class StepDataset(Dataset):
         load: Callable[[Record], dict[str, Tensor]],
         data: DataSpec,
         training: TrainSpec,
+        views: Views = _USUAL_VIEWS,
     ) -> None:
         if not labelled:
             raise ValueError("expected at least one labelled study to train on, but got none; submit a label first")
         self._labelled, self._unlabelled = list(labelled), list(unlabelled)
-        self._load, self._data, self._training = load, data, training
+        self._load, self._data, self._training, self._views = load, data, training, views
         self._broken: set[str] = set()
 
     def __len__(self) -> int:
@@ -104,19 +134,25 @@ class StepDataset(Dataset):
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.RandomState((self._training.seed * 1_000_003 + step * 7919 + 1) % 2**32)
-        labelled = [self._view(r, rng) for r in self._draw(self._labelled, step, self._training.batch_labelled, 0)]
+        chosen = self._draw(self._labelled, step, self._training.batch_labelled, 0)
+        labelled, origin = zip(*(self._view(r, rng) for r in chosen), strict=True)
         batch = Batch(
             torch.stack([v["image"] for v in labelled]),
             torch.stack([v["label"][0] for v in labelled]).to(torch.uint8),
+            origin_l=origin,
         )
-        if self._unlabelled and self._training.batch_unlabelled > 0:
+        if self._unlabelled and self._views.unlabelled and self._training.batch_unlabelled > 0:
             chosen = self._draw(self._unlabelled, step, self._training.batch_unlabelled, 1)
-            weak = [self._view(r, rng) for r in chosen]
-            strong = [strong_view(v["image"], self._data, rng) for v in weak]
+            weak, batch.origin_u = zip(*(self._view(r, rng) for r in chosen), strict=True)
             batch.image_u_weak = torch.stack([v["image"] for v in weak])
-            batch.image_u_strong = torch.stack(strong)
+            batch.image_u_strong = self._strong(weak, rng)
             batch.ignore_u = torch.stack([v["label"][0] for v in weak]).to(torch.uint8)
+            batch.image_u_strong_2 = self._strong(weak, rng) if self._views.strong_u > 1 else None
+        batch.image_l_strong = self._strong(labelled, rng) if self._views.strong_l else None
         return batch
+
+    def _strong(self, weak: Sequence[Mapping[str, Tensor]], rng: np.random.RandomState) -> Tensor:
+        return torch.stack([strong_view(v["image"], self._data, rng) for v in weak])
 
     def _draw(self, records: list[Record], step: int, count: int, stream: int) -> list[Record]:
         """`count` records of this step: consecutive entries of an endless sequence of seeded permutations."""
@@ -127,14 +163,17 @@ class StepDataset(Dataset):
             chosen.append(records[order[place]])
         return chosen
 
-    def _view(self, record: Record, rng: np.random.RandomState) -> dict[str, Tensor]:
+    def _view(self, record: Record, rng: np.random.RandomState) -> tuple[dict[str, Tensor], Origin]:
         """Weakly augmented crop; an unlabelled study that cannot be read is replaced by another one, with a warning."""
-        item = self._item(record, rng)
+        record, item = self._item(record, rng)
+        origin = Origin(record.group, record.id)
         if self._data.kind == "slice":
-            item = crop_slice(item, rng)
-        return weak_view(item, self._data, rng)
+            slices = item["image"].shape[-1]
+            item, index = crop_slice(item, rng)
+            origin = origin._replace(slice=index, slices=slices)
+        return weak_view(item, self._data, rng), origin
 
-    def _item(self, record: Record, rng: np.random.RandomState) -> dict[str, Tensor]:
+    def _item(self, record: Record, rng: np.random.RandomState) -> tuple[Record, dict[str, Tensor]]:
         pool = [record, *self._substitutes(record, rng)]
         for candidate in pool:
             if candidate.id in self._broken:
@@ -146,7 +185,7 @@ class StepDataset(Dataset):
                 logger.warning("Skipped in training: %s", e)
                 continue
             item.setdefault("label", torch.zeros((1, *item["image"].shape[1:]), dtype=torch.uint8))
-            return item
+            return candidate, item
         raise CaseError(record.image, "no study of its kind can be read; check the files of the studies")
 
     def _substitutes(self, record: Record, rng: np.random.RandomState) -> Iterator[Record]:

@@ -32,6 +32,16 @@ def dice_loss(logits: Tensor, label: Tensor, eps: float = 1e-5) -> Tensor:
     return 1 - (overlap / ((probs**2).sum(dims) + (target**2).sum(dims) + eps)).mean()
 
 
+def foreground_dice(logits: Tensor, label: Tensor, eps: float = 1e-5) -> Tensor:
+    """`1 - mean_{c > 0} (2 sum(p g) + eps) / (sum p^2 + sum g^2 + eps)`, sums over the whole batch."""
+    valid = (label != IGNORE).unsqueeze(1)
+    probs = torch.softmax(logits.float(), dim=1) * valid
+    target = one_hot(label, logits.shape[1])
+    dims = (0, *range(2, logits.ndim))
+    ratio = (2 * (probs * target).sum(dims) + eps) / ((probs**2).sum(dims) + (target**2).sum(dims) + eps)
+    return 1 - ratio[1:].mean()
+
+
 def supervised_loss(logits: Tensor, label: Tensor) -> Tensor:
     """`SUP = 0.5 CE + 0.5 DICE`."""
     return 0.5 * cross_entropy(logits, label) + 0.5 * dice_loss(logits, label)

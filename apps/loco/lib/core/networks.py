@@ -6,7 +6,7 @@ are the same for all: classifier 1x1 F -> K, projection 1x1 F -> F/2, ReLU, 1x1 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,14 @@ class NetworkOutput:
 
     `logits`: float32 `B K H W [D]`, at input resolution. `projection`: float32 `B P h w [d]`, neither normalised nor
     upsampled (stride 4 in 2D, 2 in 3D); at full resolution it means its align_corners=True interpolation.
+    For methods that compare features: `maps`, the encoder's, each `B F_i h w [d]`, fine to coarse, the last one the
+    bottleneck; `feature`, the decoder's last one, `B F h w [d]` at stride 4 in 2D and 1 in 3D, which the classifier reads.
     """
 
     logits: Tensor
     projection: Tensor
+    maps: Sequence[Tensor] = ()
+    feature: Tensor | None = None
 
 
 class SegmentationNetwork(nn.Module):
@@ -55,7 +59,11 @@ class SegmentationNetwork(nn.Module):
         spatial_dims: int,
         encoder_pretrained: bool,
     ) -> None:
-        """`body`: normalised image -> `features` channels at stride 4 (2D) or 1 (3D); it may own an `encoder`."""
+        """Put the heads on a body.
+
+        `body.encode`: normalised image -> maps, the first one as large as the image; `body.decode`: maps -> `features`
+        channels at stride 4 (2D) or 1 (3D). The body may own an `encoder`.
+        """
         super().__init__()
         conv = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
         self.spatial_dims = spatial_dims
@@ -79,12 +87,20 @@ class SegmentationNetwork(nn.Module):
         Raises:
             SpecError: wrong number of dimensions or channels, or sides that are not multiples of `divisor`.
         """
+        return self.decode(self.encode(x))
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The encoder's maps of a batch, as `NetworkOutput.maps`; same argument and errors as `forward`."""
         self._check(x)
-        feature = self.body(self.normalise(x))
+        return list(self.body.encode(self.normalise(x)))
+
+    def decode(self, maps: Sequence[Tensor]) -> NetworkOutput:
+        """The output for the encoder's maps, perturbed ones among them."""
+        feature = self.body.decode(list(maps))
         logits = self.classifier(feature).float()
         if self.spatial_dims == 2:
-            logits = F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=True)
-        return NetworkOutput(logits, self.projector(self.pool(feature)).float())
+            logits = F.interpolate(logits, size=maps[0].shape[2:], mode="bilinear", align_corners=True)
+        return NetworkOutput(logits, self.projector(self.pool(feature)).float(), maps, feature)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Groups for a `torch.optim` optimiser, every trainable parameter in exactly one.
@@ -156,8 +172,31 @@ class _DeepLab(nn.Module):
         pooling = self.decoder.aspp[0].convs[-1]
         pooling[2] = nn.GroupNorm(1, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(self.encoder(x))
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Image, then the encoder's maps at strides 2, 4, 8, 16, 16."""
+        return self.encoder(x)
+
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        """The decoder's last map, at stride 4."""
+        return self.decoder(maps)
+
+
+class _UNet(BasicUNet):
+    """MONAI's BasicUNet in two halves: image `B 1 H W D` -> five maps at strides 1 to 16 -> feature `B F H W D`."""
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Maps at strides 1, 2, 4, 8, 16."""
+        maps = [self.conv_0(x)]
+        for down in (self.down_1, self.down_2, self.down_3, self.down_4):
+            maps.append(down(maps[-1]))
+        return maps
+
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        """The decoder's last map, at stride 1."""
+        *skips, x = maps
+        for up, skip in zip((self.upcat_4, self.upcat_3, self.upcat_2, self.upcat_1), reversed(skips), strict=True):
+            x = up(x, skip)
+        return x
 
 
 def _deeplab(
@@ -187,7 +226,7 @@ def deeplabv3plus_efficientnet_lite0(spec: NetworkSpec) -> SegmentationNetwork:
 
 
 def _unet(spec: NetworkSpec, features: tuple[int, ...]) -> SegmentationNetwork:
-    body = BasicUNet(spatial_dims=3, in_channels=1, features=features)
+    body = _UNet(spatial_dims=3, in_channels=1, features=features)
     body.final_conv = nn.Identity()
     return SegmentationNetwork(body, features=features[-1], spec=spec, spatial_dims=3, encoder_pretrained=False)
 

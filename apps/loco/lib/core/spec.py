@@ -7,8 +7,29 @@ model is always used with the preprocessing it was trained with.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
+
+from lib.core.spec_methods import (
+    AUASpec,
+    BCPSpec,
+    C3S3Spec,
+    CADSpec,
+    CPSSpec,
+    CRIISpec,
+    ERSRSpec,
+    IDEALSpec,
+    LPCSpec,
+    M3HLSpec,
+    MCCSSpec,
+    MEDLSpec,
+    MetaLabel,
+    MNSpec,
+    SPCLSpec,
+    TransMedSegSpec,
+    UAMTSpec,
+    UniMatchSpec,
+)
 
 Kind = Literal["frame", "slice", "volume"]
 KINDS: tuple[Kind, ...] = ("frame", "slice", "volume")
@@ -96,7 +117,7 @@ class ConfidenceSpec:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """`name` is a key of `methods.METHODS`."""
+    """`name` is a key of `methods.METHODS`; then LoCo's numbers, those that several methods share, and each method's own."""
 
     name: str = "loco"
     contrast: ContrastSpec = field(default_factory=ContrastSpec)
@@ -105,9 +126,37 @@ class MethodSpec:
     unsup_weight: float = 0.5
     cutmix_probability: float = 0.5
     consistency_weight: float = 0.1
-    """Mean teacher: final weight of the consistency term."""
+    """Final weight of the consistency term of the methods that ramp it up (SSL4MIS)."""
+    ramp_share: float = 0.4
+    """Share of the run over which such a weight rises; ours, published ramps are longer than a short run."""
     threshold: float = 0.95
-    """FixMatch: confidence above which a pseudo-label counts."""
+    """Confidence above which a pseudo-label counts (FixMatch, UniMatch)."""
+    ua_mt: UAMTSpec = field(default_factory=UAMTSpec)
+    cps: CPSSpec = field(default_factory=CPSSpec)
+    unimatch: UniMatchSpec = field(default_factory=UniMatchSpec)
+    bcp: BCPSpec = field(default_factory=BCPSpec)
+    m3hl: M3HLSpec = field(default_factory=M3HLSpec)
+    lpc: LPCSpec = field(default_factory=LPCSpec)
+    spcl: SPCLSpec = field(default_factory=SPCLSpec)
+    mn: MNSpec = field(default_factory=MNSpec)
+    aua: AUASpec = field(default_factory=AUASpec)
+    c3s3: C3S3Spec = field(default_factory=C3S3Spec)
+    cad: CADSpec = field(default_factory=CADSpec)
+    crii: CRIISpec = field(default_factory=CRIISpec)
+    ideal: IDEALSpec = field(default_factory=IDEALSpec)
+    mccs: MCCSSpec = field(default_factory=MCCSSpec)
+    ersr: ERSRSpec = field(default_factory=ERSRSpec)
+    medl: MEDLSpec = field(default_factory=MEDLSpec)
+    transmedseg: TransMedSegSpec = field(default_factory=TransMedSegSpec)
+
+    @staticmethod
+    def from_dict(d: Mapping[str, Any]) -> MethodSpec:
+        """Inverse of `asdict`; what an older file does not name has its default. Raises `TypeError` on unknown keys."""
+        parts = {f.name: f.default_factory for f in fields(MethodSpec) if is_dataclass(f.default_factory)}
+        values = {k: parts[k](**_tuples(v)) if k in parts else v for k, v in d.items()}
+        spec = MethodSpec(**values)
+        labels = tuple(x if isinstance(x, MetaLabel) else MetaLabel(**_tuples(x)) for x in spec.spcl.meta_labels)
+        return replace(spec, spcl=replace(spec.spcl, meta_labels=labels))
 
 
 @dataclass(frozen=True)
@@ -150,19 +199,19 @@ class TaskSpec:
     def from_dict(d: Mapping[str, Any]) -> TaskSpec:
         """Inverse of `to_dict`. Raises `SpecError` on a missing or unknown key."""
         try:
-            method = dict(d["method"])
-            method["contrast"] = ContrastSpec(**method["contrast"])
-            method["confidence"] = ConfidenceSpec(**method["confidence"])
-            data = {k: tuple(v) if isinstance(v, list) else v for k, v in d["data"].items()}
             return TaskSpec(
                 labels=dict(d["labels"]),
-                data=DataSpec(**data),
+                data=DataSpec(**_tuples(d["data"])),
                 network=NetworkSpec(**d["network"]),
-                method=MethodSpec(**method),
+                method=MethodSpec.from_dict(d["method"]),
                 training=TrainSpec(**d["training"]),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as e:
             raise SpecError(f"expected a task specification as `TaskSpec.to_dict` writes it, but got: {e}") from e
+
+
+def _tuples(d: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -34,17 +34,28 @@ class StudentTeacher(nn.Module):
         return self.student(image) if self.training else self.teacher(image)
 
     @torch.no_grad()
-    def label(self, image: Tensor) -> NetworkOutput:
-        """The teacher's output without a graph, in any mode."""
-        return self.teacher(image)
+    def label(self, image: Tensor, *, training: bool = False) -> NetworkOutput:
+        """The teacher's output without a graph, in any mode.
+
+        With `training` the teacher drops out and normalises by the statistics of this batch, as in several published
+        codes; that moves its running statistics.
+        """
+        if not training:
+            return self.teacher(image)
+        self.teacher.train()
+        try:
+            return self.teacher(image)
+        finally:
+            self.teacher.eval()
 
     @torch.no_grad()
-    def update_teacher(self, step: int, decay: float) -> None:
+    def update_teacher(self, step: int, decay: float, *, warm: bool = True) -> None:
         """`teacher = d teacher + (1 - d) student` for weights and floating buffers, d = min(1 - 1/(step + 1), decay).
 
-        Counters (integer buffers) are copied. Call it after the optimiser's step number `step` (from 0).
+        Without `warm`, d = decay. Counters (integer buffers) are copied. Call it after the optimiser's step number
+        `step` (from 0).
         """
-        d = warm_decay(step, decay)
+        d = warm_decay(step, decay) if warm else decay
         student, teacher = self.student.state_dict(), self.teacher.state_dict()
         ours = [v for v in teacher.values() if v.is_floating_point()]
         theirs = [student[k].to(v.dtype) for k, v in teacher.items() if v.is_floating_point()]

@@ -60,13 +60,17 @@ def strong_view(image: Tensor, data: DataSpec, rng: np.random.RandomState) -> Te
     return _plain(transform({"image": image})["image"]).clamp(0, 1)
 
 
-def crop_slice(item: Item, rng: np.random.RandomState) -> Item:
-    """One slice of a thick-slice volume `C H W D` to `C H W`; of a labelled one, two times in three with foreground."""
+def crop_slice(item: Item, rng: np.random.RandomState) -> tuple[Item, int]:
+    """One slice of a thick-slice volume `C H W D` to `C H W`; of a labelled one, two times in three with foreground.
+
+    Returns:
+        The slice and its position along D.
+    """
     depth = item["image"].shape[-1]
     filled = torch.nonzero(item["label"].flatten(0, -2).any(dim=0)).flatten().tolist()
     pool = filled if filled and rng.rand() < 2 / 3 else list(range(depth))
     index = pool[rng.randint(len(pool))]
-    return {k: item[k][..., index] for k in _BOTH}
+    return {k: item[k][..., index] for k in _BOTH}, index
 
 
 def _weak(data: DataSpec, has_label: bool) -> Compose:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lib.core.cases import Split
 from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, why_not_continue
+from lib.core.methods import method_class
 from lib.core.spec import TaskSpec
 from lib.core.validate import Validation
 from lib.store.project import ModelFolder
@@ -29,9 +30,10 @@ def plan_run(folder: ModelFolder, planned: TaskSpec, request: Mapping[str, Any],
         split: the studies by use.
 
     Raises:
-        SpecError: an option that cannot work.
+        SpecError: an option that cannot work, or a method that these studies lack something for.
     """
     spec = spec_of_request(planned, request)
+    method_class(spec.method.name).check(spec, [*split.labelled, *split.unlabelled])
     live = live_checkpoint(folder) if request.get("pretrained", True) else None
     obstacle = why_not_continue(live, spec) if live is not None else None
     if obstacle:

@@ -33,7 +33,7 @@ from lib.core.checkpoint import (
     why_not_continue,
 )
 from lib.core.files import replacing
-from lib.core.methods import build_method
+from lib.core.methods import Method, build_method, described, second_network
 from lib.core.networks import build_network
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
@@ -65,7 +65,7 @@ class SemiSupervisedTraining(BasicTrainTask):
         self._state: RunState | None = None
         super().__init__(
             str(self._folder.root),
-            f"Semi-supervised training of the {name} model ({spec.method.name}) on labelled and unlabelled studies",
+            f"Semi-supervised training of the {name} model ({described(spec.method.name)}) on labelled and unlabelled studies",
             labels=list(spec.labels),
             stats_path=str(self._folder.stats),
             amp=True,
@@ -150,10 +150,14 @@ class SemiSupervisedTraining(BasicTrainTask):
         return network
 
     def optimizer(self, context: Context) -> torch.optim.Optimizer:
-        """SGD on the student alone, as LoCo."""
+        """SGD on the student, as LoCo, and on what the method brings along; the teacher does not train."""
         training = self._state.spec.training
+        method = self._state.method = self._method(context)
         optimizer = torch.optim.SGD(
-            context.network.student.parameter_groups(training.learning_rate),
+            [
+                *context.network.student.parameter_groups(training.learning_rate),
+                *method.parameter_groups(training.learning_rate),
+            ],
             lr=training.learning_rate,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
@@ -161,6 +165,23 @@ class SemiSupervisedTraining(BasicTrainTask):
         if self._state.resumed is not None and self._state.resumed.optimizer:
             optimizer.load_state_dict(self._state.resumed.optimizer)
         return optimizer
+
+    def _method(self, context: Context) -> Method:
+        """The method of the run on the device, with the state that a stopped run or the live model left."""
+        state = self._state
+        spec = state.spec
+        method = build_method(
+            context.network,
+            spec.method,
+            spec.network.classes,
+            spec.training.iterations,
+            spec.training.seed,
+            second_network(spec),
+        ).to(context.device)
+        source = state.resumed or state.start
+        if source is not None and source.method and source.spec.method.name == spec.method.name:
+            method.load_state_dict(source.method)
+        return method
 
     def loss_function(self, context: Context) -> Callable:
         """Unused: the method's step computes the loss."""
@@ -186,10 +207,11 @@ class SemiSupervisedTraining(BasicTrainTask):
         """Batches of the remaining steps of the run."""
         state = self._state
         spec = state.spec
-        unlabelled = state.split.unlabelled if state.method.needs_unlabelled else ()
+        views = state.method.views
+        unlabelled = state.split.unlabelled if views.unlabelled else ()
         used = [*state.split.labelled, *unlabelled]
         store = CaseStore(used, spec.data, spec.network.classes, context.cache_dir)
-        dataset = StepDataset(state.split.labelled, unlabelled, store, spec.data, spec.training)
+        dataset = StepDataset(state.split.labelled, unlabelled, store, spec.data, spec.training, views)
         first = state.first_epoch * spec.training.iterations_per_epoch
         return train_loader(dataset, first, num_workers, context.device.type == "cuda")
 
@@ -197,12 +219,6 @@ class SemiSupervisedTraining(BasicTrainTask):
         """MONAI's trainer around the method's step."""
         state = self._state
         spec = state.spec
-        state.method = build_method(
-            context.network, spec.method, spec.network.classes, spec.training.iterations, spec.training.seed
-        )
-        source = state.resumed or state.start
-        if source is not None and source.method and source.spec.method.name == spec.method.name:
-            state.method.load_state_dict(source.method)
         workers = max(1, (os.cpu_count() or 2) // 2) if context.device.type == "cuda" else 0
         return SupervisedTrainer(
             device=context.device,

@@ -51,7 +51,7 @@ def training_step(context: Context, state: RunState, amp: bool) -> Callable[[Eng
         scaler.scale(output.loss).backward()
         scaler.step(engine.optimizer)
         scaler.update()
-        context.network.update_teacher(step, training.ema_decay)
+        state.method.after_step(step, training.ema_decay)
         engine.state.output = [{"loss": output.loss.detach(), **output.logs}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output

@@ -8,9 +8,9 @@ import pytest
 import torch
 from unit.helpers import Tiny
 
-from lib.core.batch import Batch
+from lib.core.batch import Batch, Origin
 from lib.core.losses import supervised_loss
-from lib.core.methods import build_method
+from lib.core.methods import METHODS, build_method, described
 from lib.core.spec import ConfidenceSpec, MethodSpec
 from lib.core.teacher import StudentTeacher
 
@@ -38,28 +38,38 @@ def batch_of(dims=2, labelled=2, unlabelled=2, seed=0, side=8):
     strong = (weak + 0.2 * torch.rand(unlabelled, 1, *size, generator=generator)).clamp(0, 1)
     image = 0.3 * label.where(label != 255, torch.zeros_like(label)).unsqueeze(1).float()
     image = image + 0.3 * torch.rand(labelled, 1, *size, generator=generator)
-    return Batch(image, label, weak, strong, ignore)
+    other = (weak + 0.2 * torch.rand(unlabelled, 1, *size, generator=generator)).clamp(0, 1)
+    bright = (image + 0.2 * torch.rand(labelled, 1, *size, generator=generator)).clamp(0, 1)
+    origins = [tuple(Origin(f"{part}{i % 2}", f"{part}{i}", i, 6) for i in range(n)) for part, n in
+               (("l", labelled), ("u", unlabelled))]  # fmt: skip
+    return Batch(image, label, weak, strong, ignore, other, bright, *origins)
 
 
-def network_of(dims=2):
-    torch.manual_seed(11)
-    return StudentTeacher(Tiny(dims, classes=CLASSES)).train()
+def network_of(dims=2, classes=CLASSES, seed=11):
+    torch.manual_seed(seed)
+    return StudentTeacher(Tiny(dims, classes=classes)).train()
 
 
-def gradient(network):
-    return sum(float(p.grad.abs().sum()) for p in network.student.parameters() if p.grad is not None)
+def gradient(module):
+    return sum(float(p.grad.abs().sum()) for p in module.parameters() if p.grad is not None)
+
+
+def sup_of(method, batch):
+    """The student's loss on the labelled images alone."""
+    return float(supervised_loss(method.network.student(batch.image_l).logits, batch.label_l).detach())
 
 
 def optimise(method, batches, first=0):
     """Losses of some training steps."""
-    optimizer = torch.optim.SGD(method.network.student.parameters(), lr=0.1)
+    own = method.network.student.parameter_groups(0.1)
+    optimizer = torch.optim.SGD([*own, *method.parameter_groups(0.1)], lr=0.1)
     losses = []
     for step, batch in enumerate(batches, start=first):
         output = method.step(batch, step)
         optimizer.zero_grad()
         output.loss.backward()
         optimizer.step()
-        method.network.update_teacher(step, 0.9)
+        method.after_step(step, 0.9)
         losses.append(float(output.loss.detach()))
     return losses
 
@@ -71,59 +81,76 @@ class MethodSuite:
     terms: tuple[str, ...] = ()
     """Loss terms that `logs` holds besides `loss_sup`."""
     learns_from_unlabelled = True
+    draws = True
+    """Whether its step draws random numbers of its own."""
+    spatial = (2, 3)
+    """Dimensions that it works in."""
+    classes = CLASSES
+    spec = SPEC
 
-    def build(self, dims=2, seed=5, spec=SPEC):
-        return build_method(network_of(dims), replace(spec, name=self.name), CLASSES, TOTAL, seed)
+    def pytest_generate_tests(self, metafunc):
+        own = [m for m in metafunc.definition.iter_markers("parametrize") if "dims" in m.args[0]]
+        if "dims" in metafunc.fixturenames and not own:
+            metafunc.parametrize("dims", self.spatial)
 
-    @pytest.mark.parametrize("dims", [2, 3])
+    def build(self, dims=None, seed=5, spec=None, classes=None, total=TOTAL):
+        dims, classes = dims or self.spatial[0], classes or self.classes
+        kind = METHODS[self.name].second
+        second = network_of(2 if kind == "slices" else dims, classes, seed=12).student if kind else None
+        spec = replace(spec or self.spec, name=self.name)
+        return build_method(network_of(dims, classes), spec, classes, total, seed, second)
+
+    def batch(self, dims=None, **kwargs):
+        batch = batch_of(dims or self.spatial[0], **kwargs)
+        batch.label_l[(batch.label_l >= self.classes) & (batch.label_l != 255)] = self.classes - 1
+        return batch
+
     def test_a_step(self, dims):
-        method, batch = self.build(dims), batch_of(dims)
+        method, batch = self.build(dims), self.batch(dims)
         output = method.step(batch, LATE)
         assert output.loss.ndim == 0
         assert bool(torch.isfinite(output.loss))
-        assert tuple(output.logits_l.shape) == (2, CLASSES, *batch.label_l.shape[1:])
-        assert not output.logits_l.requires_grad
+        if output.logits_l is not None:
+            assert tuple(output.logits_l.shape) == (2, self.classes, *batch.label_l.shape[1:])
+            assert not output.logits_l.requires_grad
         output.loss.backward()
-        assert gradient(method.network) > 0
+        assert gradient(method.network.student) > 0
 
-    @pytest.mark.parametrize("dims", [2, 3])
     def test_logs_hold_every_term_and_the_mask_ratio(self, dims):
-        logs = self.build(dims).step(batch_of(dims), LATE).logs
+        logs = self.build(dims).step(self.batch(dims), LATE).logs
         assert {"loss_sup", "mask_ratio", *self.terms} <= set(logs)
         assert all(torch.isfinite(torch.as_tensor(float(v))) for v in logs.values())
         assert not any(isinstance(v, torch.Tensor) and v.requires_grad for v in logs.values())
         assert 0 <= float(logs["mask_ratio"]) <= 1
         assert all(float(logs[t]) > 0 for t in ("loss_sup", *self.terms))
 
-    @pytest.mark.parametrize("dims", [2, 3])
     def test_the_unlabelled_part_alone_moves_the_student(self, dims):
-        method, batch = self.build(dims), batch_of(dims)
+        method, batch = self.build(dims), self.batch(dims)
         batch.label_l.fill_(255)
         method.step(batch, LATE).loss.backward()
-        assert (gradient(method.network) > 0) is self.learns_from_unlabelled
+        assert (gradient(method.network.student) > 0) is self.learns_from_unlabelled
 
     def test_what_is_padded_in_unlabelled_images_moves_nothing(self):
-        method, batch = self.build(spec=replace(SPEC, cutmix_probability=0.0)), batch_of()
+        method, batch = self.build(spec=replace(self.spec, cutmix_probability=0.0)), self.batch()
         batch.label_l.fill_(255)
         batch.ignore_u.fill_(255)
         output = method.step(batch, LATE)
         output.loss.backward()
         assert float(output.loss.detach()) == pytest.approx(0, abs=1e-6)
-        assert gradient(method.network) == pytest.approx(0, abs=1e-6)
+        assert gradient(method.network.student) == pytest.approx(0, abs=1e-6)
 
     def test_the_teacher_gets_no_gradient_and_does_not_move(self):
         method = self.build()
         before = copy.deepcopy(method.network.teacher.state_dict())
-        method.step(batch_of(), LATE).loss.backward()
+        method.step(self.batch(), LATE).loss.backward()
         assert all(p.grad is None for p in method.network.teacher.parameters())
         assert all(torch.equal(v, before[k]) for k, v in method.network.teacher.state_dict().items())
 
-    @pytest.mark.parametrize("dims", [2, 3])
     @pytest.mark.parametrize("how", ["unlabelled padded", "labelled ignored", "both", "nothing confident"])
     def test_nothing_to_learn_from_gives_a_finite_loss(self, dims, how):
         sure = ConfidenceSpec(adaptive=False, fixed=1.1)
-        spec = replace(SPEC, confidence=sure, threshold=1.1) if how == "nothing confident" else SPEC
-        method, batch = self.build(dims, spec=spec), batch_of(dims)
+        spec = replace(self.spec, confidence=sure, threshold=1.1) if how == "nothing confident" else self.spec
+        method, batch = self.build(dims, spec=spec), self.batch(dims)
         if how in ("unlabelled padded", "both"):
             batch.ignore_u.fill_(255)
         if how in ("labelled ignored", "both"):
@@ -136,44 +163,42 @@ class MethodSuite:
         )
         assert 0 <= float(output.logs["mask_ratio"]) <= 1
 
-    @pytest.mark.parametrize("dims", [2, 3])
     def test_an_absent_class(self, dims):
-        method, batch = self.build(dims), batch_of(dims)
+        method, batch = self.build(dims), self.batch(dims)
         batch.label_l[batch.label_l == 1] = 0
         loss = method.step(batch, LATE).loss
         loss.backward()
         assert bool(torch.isfinite(loss))
-        assert gradient(method.network) > 0
+        assert gradient(method.network.student) > 0
 
     def test_background_only(self):
-        method, batch = self.build(), batch_of()
+        method, batch = self.build(), self.batch()
         batch.label_l.zero_()
         assert bool(torch.isfinite(method.step(batch, LATE).loss))
 
     @pytest.mark.parametrize(("labelled", "unlabelled"), [(1, 1), (1, 3), (3, 1)])
     def test_batches_of_any_size(self, labelled, unlabelled):
-        output = self.build().step(batch_of(labelled=labelled, unlabelled=unlabelled), LATE)
+        output = self.build().step(self.batch(labelled=labelled, unlabelled=unlabelled), LATE)
         assert bool(torch.isfinite(output.loss))
-        assert len(output.logits_l) == labelled
+        assert output.logits_l is None or len(output.logits_l) == labelled
 
-    @pytest.mark.parametrize("dims", [2, 3])
     def test_without_unlabelled_images_it_is_plain_supervision(self, dims):
-        batch = batch_of(dims)
+        batch = self.batch(dims)
         batch.image_u_weak = batch.image_u_strong = batch.ignore_u = None
         output = self.build(dims).step(batch, LATE)
-        expected = supervised_loss(network_of(dims)(batch.image_l).logits, batch.label_l)
-        assert float(output.loss) == pytest.approx(float(expected))
-        assert float(output.logs["loss_sup"]) == pytest.approx(float(expected))
+        expected = pytest.approx(float(output.loss.detach()))
+        assert sup_of(self.build(dims), batch) == expected
+        assert float(output.logs["loss_sup"]) == expected
         assert output.logs["mask_ratio"] == 0
 
     def test_a_seed_reproduces_the_first_three_losses(self):
-        batches = [batch_of(seed=s) for s in range(3)]
-        first = optimise(self.build(seed=1), batches, LATE)
-        assert optimise(self.build(seed=1), batches, LATE) == first
-        assert (optimise(self.build(seed=2), batches, LATE) != first) is self.learns_from_unlabelled
+        batches = [self.batch(seed=s) for s in range(3)]
+        runs = [optimise(self.build(seed=s), batches, LATE) for s in (1, 1, 2)]
+        assert runs[0] == runs[1]
+        assert (runs[0] != runs[2]) is self.draws
 
     def test_going_on_from_a_saved_state_gives_the_same_next_losses(self):
-        batches = [batch_of(seed=s) for s in range(5)]
+        batches = [self.batch(seed=s) for s in range(5)]
         method = self.build()
         optimise(method, batches[:3], LATE)
         file = io.BytesIO()
@@ -187,7 +212,40 @@ class MethodSuite:
         assert optimise(again, batches[3:], LATE + 3) == expected
 
     def test_training_lowers_the_labelled_loss(self):
-        method, batch = self.build(), batch_of()
-        before = float(method.step(batch, 0).logs["loss_sup"])
-        optimise(method, [batch] * 15)
-        assert float(method.step(batch, 15).logs["loss_sup"]) < 0.9 * before
+        method, batch = self.build(spec=replace(self.spec, threshold=0.95)), self.batch()
+        before = sup_of(method, batch)
+        optimise(method, [batch] * 25)
+        assert sup_of(method, batch) < 0.9 * before
+
+    def test_one_class_of_object(self, dims):
+        method, batch = self.build(dims, classes=2), self.batch(dims)
+        batch.label_l[batch.label_l == 2] = 1
+        loss = method.step(batch, LATE).loss
+        loss.backward()
+        assert bool(torch.isfinite(loss))
+        assert gradient(method.network.student) > 0
+
+    def test_what_trains_besides_the_student_gets_a_gradient_and_a_group(self):
+        method = self.build()
+        method.step(self.batch(), LATE).loss.backward()
+        grouped = {id(p) for g in method.parameter_groups(0.1) for p in g["params"]}
+        trained = [p for p in method.parts.parameters() if p.requires_grad]
+        assert grouped == {id(p) for p in trained}
+        assert not trained or gradient(method.parts) > 0
+
+    def test_pretraining_and_the_step_after_it(self):
+        method = self.build()
+        if not method.pretraining:
+            return
+        assert 0 < method.pretraining_steps < LATE
+        for step in (0, method.pretraining_steps - 1, method.pretraining_steps):
+            method.network.student.zero_grad()
+            output = method.step(self.batch(), step)
+            output.loss.backward()
+            assert bool(torch.isfinite(output.loss))
+            assert {"loss_sup", "mask_ratio"} <= set(output.logs)
+            assert gradient(method.network.student) > 0
+
+    def test_it_has_a_name_for_people(self):
+        assert METHODS[self.name].title in described(self.name)
+        assert ("reconstruction" in described(self.name)) is METHODS[self.name].reconstruction

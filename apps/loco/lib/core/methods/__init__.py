@@ -1,19 +1,84 @@
 """All training methods by name. To add one: write its file, add its line here, add a test subclass."""
 
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from lib.core.methods.aua import AUA
 from lib.core.methods.base import Method, StepOutput
+from lib.core.methods.bcp import BCP
+from lib.core.methods.c3s3 import C3S3
+from lib.core.methods.cad import CAD
+from lib.core.methods.cps import CPS
+from lib.core.methods.crii import CRII
+from lib.core.methods.ersr import ERSR
 from lib.core.methods.fixmatch import FixMatch
+from lib.core.methods.ideal import IDEAL
 from lib.core.methods.loco import LoCo
+from lib.core.methods.lpc import LPC
+from lib.core.methods.m3hl import M3HL
+from lib.core.methods.mccs import MCCS
 from lib.core.methods.mean_teacher import MeanTeacher
+from lib.core.methods.medl import MEDL
+from lib.core.methods.mn import MN
+from lib.core.methods.spcl import SPCL
 from lib.core.methods.supervised import Supervised
-from lib.core.spec import MethodSpec, SpecError
+from lib.core.methods.transmedseg import TransMedSeg
+from lib.core.methods.ua_mt import UAMT
+from lib.core.methods.unimatch import UniMatch
+from lib.core.networks import build_network, default_network
+from lib.core.spec import MethodSpec, SpecError, TaskSpec
 from lib.core.teacher import StudentTeacher
 
-METHODS: dict[str, type[Method]] = {m.name: m for m in (LoCo, Supervised, MeanTeacher, FixMatch)}
+METHODS: dict[str, type[Method]] = {
+    "loco": LoCo,
+    "supervised": Supervised,
+    "mean_teacher": MeanTeacher,
+    "fixmatch": FixMatch,
+    "ua_mt": UAMT,
+    "cps": CPS,
+    "unimatch": UniMatch,
+    "bcp": BCP,
+    "m3hl": M3HL,
+    "lpc": LPC,
+    "spcl": SPCL,
+    "mn": MN,
+    "aua": AUA,
+    "c3s3": C3S3,
+    "ersr": ERSR,
+    "medl": MEDL,
+    "transmedseg": TransMedSeg,
+    "crii": CRII,
+    "ideal": IDEAL,
+    "cad": CAD,
+    "mccs": MCCS,
+}
 
 
-def build_method(network: StudentTeacher, spec: MethodSpec, classes: int, total_steps: int, seed: int) -> Method:
-    """The method that `spec.name` asks for. Raises `SpecError` listing the valid names."""
-    return method_class(spec.name)(network, spec, classes, total_steps, seed)
+def build_method(
+    network: StudentTeacher,
+    spec: MethodSpec,
+    classes: int,
+    total_steps: int,
+    seed: int,
+    second: nn.Module | None = None,
+) -> Method:
+    """The method that `spec.name` asks for; `second` as `second_network` makes it. Raises `SpecError` on other names."""
+    return method_class(spec.name)(network, spec, classes, total_steps, seed, second)
+
+
+def second_network(spec: TaskSpec) -> nn.Module | None:
+    """The second network that the method declares, on the CPU, with random numbers of its own; None without one."""
+    kind = method_class(spec.method.name).second
+    if kind is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.training.seed + 1)
+        if kind == "twin":
+            return build_network(spec.network, spec.data.spatial_dims)
+        name = default_network("slice", cuda=spec.network.name == default_network("volume", cuda=True))
+        return build_network(replace(spec.network, name=name), 2)
 
 
 def method_class(name: str) -> type[Method]:
@@ -23,4 +88,10 @@ def method_class(name: str) -> type[Method]:
     return METHODS[name]
 
 
-__all__ = ["METHODS", "Method", "StepOutput", "build_method", "method_class"]
+def described(name: str) -> str:
+    """A method's name for people; a reconstruction says that it is one. Raises `SpecError` listing the valid names."""
+    method = method_class(name)
+    return f"{method.title}, a reconstruction from little public text" if method.reconstruction else method.title
+
+
+__all__ = ["METHODS", "Method", "StepOutput", "build_method", "described", "method_class", "second_network"]

@@ -1,17 +1,35 @@
-"""What a training method is: one `step` that turns a batch into a loss. No I/O, no devices, testable in five lines."""
+"""What a training method is: one `step` that turns a batch into a loss. No I/O, testable in five lines.
+
+A method that needs more than a student, its teacher and one strong view says so in small declared attributes, which the
+trainer, the loader and the server read; the training loop is the same for all:
+
+- `views`: which views of the images it wants (`batch.Views`); where each image comes from is in `batch.origin_l/u`.
+- `kinds` and `check`: on which studies it works. What it needs is said in one sentence before training starts.
+- `second`: a second network, handed to the constructor; only the first one is published.
+- `parts`: everything with weights or running state beyond student and teacher: the second network, heads, memories,
+  frozen labellers. They are moved, optimised (what requires a gradient), saved and restored with the method.
+- `pretraining`: share of the run in which `pretraining_step` is called instead of `unlabelled_step`.
+- `after_step`: how the averages move, once the optimiser has stepped.
+
+Features of several depths and perturbed passes come from the network itself: `NetworkOutput.maps` and `.feature`, and
+`student.encode` and `student.decode` for a pass that is changed in between.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from lib.core.batch import Batch
+from lib.core.batch import Batch, Views
+from lib.core.cases import Record
 from lib.core.losses import supervised_loss
-from lib.core.spec import MethodSpec
+from lib.core.schedules import sigmoid_rampup
+from lib.core.spec import KINDS, Kind, MethodSpec, SpecError, TaskSpec
 from lib.core.teacher import StudentTeacher
 
 
@@ -19,30 +37,78 @@ from lib.core.teacher import StudentTeacher
 class StepOutput:
     """`loss` scalar with graph; `logits_l` B K H W [D] of the labelled images, detached; `logs` scalars to follow.
 
-    `logs` always holds every loss term and `mask_ratio`, the share of valid unlabelled pixels that passed the filter.
+    `logits_l` is None where the network sees labelled images only in mixtures. `logs` always holds every loss term and
+    `mask_ratio`, the share of valid unlabelled pixels that passed the filter.
     """
 
     loss: Tensor
-    logits_l: Tensor
+    logits_l: Tensor | None
     logs: dict[str, Tensor | float] = field(default_factory=dict)
 
 
 class Method:
-    """Base of all methods; subclasses write `unlabelled_step` and name themselves."""
+    """Base of all methods; subclasses write `unlabelled_step`, name themselves and declare what they need."""
 
     name: str
-    needs_unlabelled: bool = True
-    """False: the loader draws no unlabelled images."""
+    """Key in `METHODS` and word after `--conf method`."""
+    title: str
+    """Name for people."""
+    reconstruction: bool = False
+    """True: rebuilt from little public text; said wherever the method is described."""
+    kinds: tuple[Kind, ...] = KINDS
+    """Kinds of model that it can train."""
+    kinds_reason: str = ""
+    """Half a sentence: why not the others."""
+    views: Views = Views()
+    second: Literal["twin", "slices"] | None = None
+    """A second network: `twin`, of the same specification but other random weights; `slices`, a 2D one for volumes."""
 
     def __init__(
-        self, network: StudentTeacher, spec: MethodSpec, classes: int, total_steps: int, seed: int = 0
+        self,
+        network: StudentTeacher,
+        spec: MethodSpec,
+        classes: int,
+        total_steps: int,
+        seed: int = 0,
+        second: nn.Module | None = None,
     ) -> None:
+        """`second` is given exactly when the class declares one; it is found again as `self.parts["second"]`."""
+        if (second is None) is not (self.second is None):
+            raise ValueError(f"expected a second network exactly for a method that declares one, but {self.name!r} got "
+                             f"{type(second).__name__}; use `methods.second_network`")  # fmt: skip
         self.network, self.spec, self.classes, self.total_steps, self._seed = network, spec, classes, total_steps, seed
+        self.parts = nn.ModuleDict({"second": second} if second is not None else {})
+
+    @classmethod
+    def check(cls, spec: TaskSpec, records: Sequence[Record] = ()) -> None:
+        """Whether the method can train this model; called when the server starts and before each training.
+
+        Args:
+            spec: what would be trained.
+            records: the studies to train on; empty when they are not known yet. Subclasses may look at them.
+
+        Raises:
+            SpecError: it cannot; one sentence says what it needs.
+        """
+        if spec.data.kind not in cls.kinds:
+            raise SpecError(
+                f"expected a {' or '.join(cls.kinds)} model for the method {cls.name}, which {cls.kinds_reason}, "
+                f"but this is a {spec.data.kind} model; choose another method"
+            )
+
+    @property
+    def pretraining(self) -> float:
+        """Share of the run, from its start, that `pretraining_step` has."""
+        return 0.0
 
     def step(self, batch: Batch, step_no: int) -> StepOutput:
         """Loss of one batch; `step_no` counts from 0. Without unlabelled images every method is plain supervision."""
-        if batch.image_u_weak is None or not self.needs_unlabelled:
+        if batch.image_u_weak is None or not self.views.unlabelled:
             return self.supervised_step(batch)
+        if step_no < self.pretraining_steps:
+            return self.pretraining_step(batch, step_no)
+        if step_no == self.pretraining_steps > 0:
+            self.pretraining_done()
         return self.unlabelled_step(batch, step_no)
 
     def supervised_step(self, batch: Batch) -> StepOutput:
@@ -51,21 +117,61 @@ class Method:
         loss = supervised_loss(logits, batch.label_l)
         return StepOutput(loss, logits.detach(), {"loss_sup": loss.detach(), "mask_ratio": 0.0})
 
+    def pretraining_step(self, batch: Batch, step_no: int) -> StepOutput:
+        """Loss of a batch with both parts during pre-training. Here: the labelled part alone."""
+        return self.supervised_step(batch)
+
+    def pretraining_done(self) -> None:
+        """Called once, before the first step after pre-training. Here: the teacher starts as the student."""
+        self.network.teacher.load_state_dict(self.network.student.state_dict())
+
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Loss of a batch with both parts; each method names its source. Here: the labelled part alone."""
         return self.supervised_step(batch)
 
+    def after_step(self, step_no: int, decay: float) -> None:
+        """Move the averages after the optimiser's step `step_no`; `decay` is the run's."""
+        self.network.update_teacher(step_no, decay)
+
+    @property
+    def pretraining_steps(self) -> int:
+        """Number of steps of the pre-training."""
+        return int(self.pretraining * self.total_steps)
+
+    def ramp(self, step_no: int) -> float:
+        """Rises from 0.0067 to 1 over `spec.ramp_share` of the steps after pre-training."""
+        first = self.pretraining_steps
+        return sigmoid_rampup(step_no - first, self.spec.ramp_share * (self.total_steps - first))
+
     def rng(self, step_no: int) -> np.random.Generator:
         """Random numbers of this step: the same for the same seed and step, in any process."""
         return np.random.default_rng([self._seed, step_no])
+
+    def generator(self, step_no: int, device: torch.device) -> torch.Generator:
+        """The same for random tensors; they differ between kinds of device."""
+        return torch.Generator(device).manual_seed(int(self.rng(step_no).integers(2**62)))
+
+    def to(self, device: torch.device) -> Method:
+        """Move `parts`; the networks are where the caller put them."""
+        self.parts.to(device)
+        return self
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Optimiser groups of `parts`: those of a second network, as it makes them, and the rest."""
+        own = self.parts["second"].parameter_groups(learning_rate) if self.second else []
+        groups = [{**g, "name": f"second {g['name']}"} for g in own]
+        rest = [p for k, m in self.parts.items() if k != "second" for p in m.parameters() if p.requires_grad]
+        return [*groups, {"name": "heads", "params": rest, "lr": learning_rate}] if rest else groups
 
     def thresholds(self) -> Tensor | None:
         """Confidence thresholds per class (K) that scoring uses, if the method learns any."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """State beyond the network, for the checkpoint."""
-        return {}
+        """State beyond student and teacher, for the checkpoint: plain values and tensors."""
+        return {"parts": self.parts.state_dict()} if len(self.parts) else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
+        if len(self.parts):
+            self.parts.load_state_dict(state["parts"])

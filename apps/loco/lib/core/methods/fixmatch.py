@@ -21,6 +21,7 @@ class FixMatch(Method):
     """Pseudo-labels of the weak view, above a fixed confidence, supervise the strong view."""
 
     name = "fixmatch"
+    title = "FixMatch"
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """One step; image i of the unlabelled batch takes its box from image B-1-i."""

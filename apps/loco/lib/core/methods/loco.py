@@ -22,8 +22,7 @@ from lib.core.contrast import contrast_loss
 from lib.core.cutmix import cutmix_masks
 from lib.core.losses import confident_cross_entropy, cross_entropy
 from lib.core.methods.base import Method, StepOutput
-from lib.core.spec import IGNORE, MethodSpec
-from lib.core.teacher import StudentTeacher
+from lib.core.spec import IGNORE
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,11 @@ class LoCo(Method):
     """Mean teacher with adaptive pseudo-labels and low-contrast enhancement."""
 
     name = "loco"
+    title = "LoCo"
 
-    def __init__(
-        self, network: StudentTeacher, spec: MethodSpec, classes: int, total_steps: int, seed: int = 0
-    ) -> None:
-        super().__init__(network, spec, classes, total_steps, seed)
-        self.filter = DynamicThreshold(classes, spec.confidence)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.filter = DynamicThreshold(self.classes, self.spec.confidence)
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """One step of the published training loop, quirks 6, 8, 10 and 13 of the specification mended."""

@@ -13,13 +13,13 @@ import torch
 from lib.core.batch import Batch
 from lib.core.losses import masked_mse, supervised_loss
 from lib.core.methods.base import Method, StepOutput
-from lib.core.schedules import sigmoid_rampup
 
 
 class MeanTeacher(Method):
     """Consistency between the student and its noisy average."""
 
     name = "mean_teacher"
+    title = "Mean teacher"
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """One step; `mask_ratio` is 1: every pixel takes part."""
@@ -40,4 +40,4 @@ class MeanTeacher(Method):
     def _weight(self, step_no: int) -> float:
         if step_no < self.total_steps / 30:
             return 0.0
-        return self.spec.consistency_weight * sigmoid_rampup(step_no, 0.4 * self.total_steps)
+        return self.spec.consistency_weight * self.ramp(step_no)

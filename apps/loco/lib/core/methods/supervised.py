@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lib.core.batch import Views
 from lib.core.methods.base import Method
 
 
@@ -9,4 +10,5 @@ class Supervised(Method):
     """Ignores the unlabelled studies."""
 
     name = "supervised"
-    needs_unlabelled = False
+    title = "Supervised"
+    views = Views(unlabelled=False)

@@ -1,0 +1,144 @@
+"""CRII-style training, a reconstruction from an abstract (Du et al., IEEE JBHI 2023): two networks and ranked patches.
+
+    L = L_s + lambda(t) L_cr + 0.1 L_intra + 0.1 L_inter
+
+Known are a coarse and a refined network that agree on unlabelled images, a ranked loss of pixels within patches on the border
+(intra) and one of whole patches, against low contrast (inter). Ours: the refined network sees the image plus a learned map of the
+coarse probabilities; it teaches the coarse one, which serves; the losses live on the refined network's projection.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.core.batch import Batch
+from lib.core.features import label_at
+from lib.core.losses import masked_mse, one_hot, supervised_loss
+from lib.core.memory import Queue, ranked_list_loss
+from lib.core.methods.base import Method, StepOutput
+from lib.core.perturb import noisy
+from lib.core.regions import near_border, some_of
+from lib.core.spec import IGNORE, MethodSpec
+from lib.core.teacher import StudentTeacher
+
+
+class CRII(Method):
+    """A refined network teaches a coarse one; features are ranked at borders and between patches."""
+
+    name = "crii"
+    title = "CRII-Net"
+    reconstruction = True
+    kinds = ("frame", "slice")
+    kinds_reason = "ranks patches of pictures"
+    second = "twin"
+
+    def __init__(
+        self,
+        network: StudentTeacher,
+        spec: MethodSpec,
+        classes: int,
+        total_steps: int,
+        seed: int = 0,
+        second: nn.Module | None = None,
+    ) -> None:
+        super().__init__(network, spec, classes, total_steps, seed, second)
+        self.parts["adapter"] = nn.Conv2d(classes, 1, 1)
+        with torch.no_grad():  # at first the refined network sees the image as it is
+            self.parts["adapter"].weight.mul_(0.1)
+            self.parts["adapter"].bias.zero_()
+        features = _last_convolution(network.student.projector).out_channels
+        self.parts["bank"] = nn.ModuleList(Queue(spec.crii.bank, features) for _ in range(2))
+
+    def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
+        """One step of both networks; `mask_ratio` is the share of pixels of which the refined network is confident."""
+        options, labelled = self.spec.crii, len(batch.image_l)
+        generator = self.generator(step_no, batch.image_l.device)
+        coarse = self.network(torch.cat([batch.image_l, noisy(batch.image_u_strong, options.noise, generator)])).logits
+        with torch.no_grad():
+            first = torch.softmax(self.network.label(batch.image_u_weak).logits.float(), dim=1)
+        guide = torch.cat([torch.softmax(coarse[:labelled].float(), dim=1), first])
+        images = torch.cat([batch.image_l, batch.image_u_weak])
+        refined = self.parts["second"](images + self.parts["adapter"](guide))
+
+        loss_sup = supervised_loss(coarse[:labelled], batch.label_l)
+        loss_fine = supervised_loss(refined.logits[:labelled], batch.label_l)
+        target = torch.softmax(refined.logits[labelled:].detach().float(), dim=1)
+        unsure = (target.amax(dim=1) < options.confidence) | (batch.ignore_u == IGNORE)
+        ignore = batch.ignore_u.masked_fill(unsure, IGNORE)
+        loss_cr = masked_mse(torch.softmax(coarse[labelled:].float(), dim=1), target, ignore)
+
+        vectors = F.normalize(refined.projection[:labelled].float(), dim=1)
+        label = label_at(batch.label_l, vectors.shape[2:])
+        loss_intra = self._intra(vectors, label, step_no)
+        loss_inter = self._inter(vectors, label, generator)
+        weight = options.weight * self.ramp(step_no)
+        logs = {
+            "loss_sup": loss_sup.detach(),
+            "loss_fine": loss_fine.detach(),
+            "loss_cr": loss_cr.detach(),
+            "loss_intra": loss_intra.detach(),
+            "loss_inter": loss_inter.detach(),
+            "weight": weight,
+            "mask_ratio": (~unsure).sum() / (batch.ignore_u != IGNORE).sum().clamp(min=1),
+        }
+        loss = loss_sup + loss_fine + weight * loss_cr + options.rank_weight * (loss_intra + loss_inter)
+        return StepOutput(loss, coarse[:labelled].detach(), logs)
+
+    def _rank(self, vectors: Tensor, labels: Tensor, anchors: Tensor) -> Tensor:
+        options = self.spec.crii
+        return ranked_list_loss(
+            vectors, labels, anchors, alpha=options.alpha, margin=options.margin, sharpness=options.sharpness
+        )
+
+    def _intra(self, vectors: Tensor, label: Tensor, step_no: int) -> Tensor:
+        """Mean over patches around border cells: cells of the two sides are ranked, those of the border as anchors."""
+        options, rng = self.spec.crii, self.rng(step_no)
+        band = near_border((label > 0) & (label != IGNORE), options.band) & (label != IGNORE)
+        terms = []
+        for image, classes, near in zip(vectors, label, band, strict=True):
+            centres = near.nonzero()
+            for centre in centres[torch.from_numpy(rng.permutation(len(centres))[: options.patches])].tolist():
+                rows, columns = (_around(c, options.cells, n) for c, n in zip(centre, classes.shape, strict=True))
+                own, edge = classes[rows, columns].flatten(), near[rows, columns].flatten()
+                usable = own != IGNORE
+                terms.append(self._rank(image[:, rows, columns].flatten(1).T[usable], own[usable], edge[usable]))
+        return sum(terms) / len(terms) if terms else 0 * vectors.sum()
+
+    def _inter(self, vectors: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean vectors of object and background patches of all images are ranked, earlier ones in the bank among them."""
+        options = self.spec.crii
+        step = min(options.cells, *label.shape[1:])
+        target = one_hot(label, self.classes)
+        inside, known = target[:, 1:].sum(dim=1, keepdim=True), target.sum(dim=1, keepdim=True)
+        share, full = F.avg_pool2d(inside, step), F.avg_pool2d(known, step)
+        object_mean = F.avg_pool2d(vectors * inside, step) / share.clamp(min=1e-6)
+        mean = F.avg_pool2d(vectors, step)
+        lesion = share > options.object_share
+        background = (share < options.background_share) & (full > 0.99)
+        close = F.max_pool2d(lesion.float(), 5, 1, 2) > 0
+        chosen = []
+        for mask, values in ((background & close, mean), (lesion, object_mean)):
+            found = some_of(mask[:, 0], options.per_type, generator)
+            chosen.append(F.normalize(values.movedim(1, -1).flatten(0, -2)[found], dim=1))
+        remembered = [bank.vectors for bank in self.parts["bank"]]
+        stacked = torch.cat([*chosen, *remembered])
+        kinds = torch.cat(
+            [torch.full((len(v),), i % 2, device=label.device) for i, v in enumerate([*chosen, *remembered])]
+        )
+        anchors = torch.arange(len(stacked), device=label.device) < sum(len(v) for v in chosen)
+        loss = self._rank(stacked, kinds, anchors) if len(stacked) else 0 * vectors.sum()
+        for bank, new in zip(self.parts["bank"], chosen, strict=True):
+            bank.push(new.detach())
+        return loss
+
+
+def _around(centre: int, length: int, limit: int) -> slice:
+    start = int(np.clip(centre - length // 2, 0, max(0, limit - length)))
+    return slice(start, start + length)
+
+
+def _last_convolution(module: nn.Module) -> nn.Module:
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)][-1]

@@ -1,0 +1,125 @@
+"""IDEAL-style training, a reconstruction (ICASSP 2023, arXiv 2210.15075): dense local contrast, then two decoders.
+
+    first:  L_a = L_dense [+ L_global at the start]      then:  L_b = SUP_1 + SUP_2 + r(t) [CE(p_1, y_2) + CE(p_2, y_1)]
+
+Known are the query and key encoders with a 1x1 head, positives by dense correspondence, and two different decoders on an encoder
+of equal weights that learn each other's thresholded labels. Everything else is ours: DenseCL's form of the loss, one shared
+encoder, decoders that differ in their weights and in the channels dropped before the second.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.core.batch import Batch
+from lib.core.features import channels_of
+from lib.core.losses import cross_entropy, supervised_loss
+from lib.core.memory import Queue, info_nce
+from lib.core.methods.base import Method, StepOutput
+from lib.core.perturb import drop_channels
+from lib.core.pseudo import confident_label, passed
+from lib.core.regions import some_of
+from lib.core.spec import MethodSpec
+from lib.core.teacher import StudentTeacher
+
+
+def matches(query: Tensor, key: Tensor) -> Tensor:
+    """For each location of `F n` query features the key location of the highest cosine, `n` int64."""
+    return (F.normalize(query, dim=0).T @ F.normalize(key, dim=0)).argmax(dim=1)
+
+
+class IDEAL(Method):
+    """Self-supervised dense contrast of the encoder, then cross supervision of two decoders."""
+
+    name = "ideal"
+    title = "IDEAL"
+    reconstruction = True
+    second = "twin"
+
+    def __init__(
+        self,
+        network: StudentTeacher,
+        spec: MethodSpec,
+        classes: int,
+        total_steps: int,
+        seed: int = 0,
+        second: nn.Module | None = None,
+    ) -> None:
+        super().__init__(network, spec, classes, total_steps, seed, second)
+        options, dims = spec.ideal, network.student.spatial_dims
+        head = (nn.Conv2d, nn.Conv3d)[dims - 2](channels_of(network.student)[0][-1], options.dimension, 1)
+        self.parts["head"] = head
+        self.parts["key_head"] = copy.deepcopy(head).requires_grad_(False)
+        self.parts["queue"] = Queue(options.queue, options.dimension)
+
+    @property
+    def pretraining(self) -> float:
+        """Share of the run on the dense contrast."""
+        return self.spec.ideal.pretraining
+
+    def pretraining_step(self, batch: Batch, step_no: int) -> StepOutput:
+        """`L_a`: the weak view asks, the strong view answers through the averaged encoder."""
+        options = self.spec.ideal
+        feature = self.network.student.encode(batch.image_u_weak)[-1]
+        with torch.no_grad():
+            feature_k = self.network.teacher.encode(batch.image_u_strong)[-1]
+            key = F.normalize(self.parts["key_head"](feature_k).flatten(2).float(), dim=1)
+        query = F.normalize(self.parts["head"](feature).flatten(2).float(), dim=1)
+        dense = self._dense(query, key, feature.detach().flatten(2).float(), feature_k.flatten(2).float(), step_no)
+        means = [F.normalize(v.mean(dim=2), dim=1) for v in (query, key)]
+        candidates = torch.cat([means[1], self.parts["queue"].vectors])
+        own = torch.zeros(len(query), len(candidates), dtype=torch.bool, device=query.device)
+        own.fill_diagonal_(True)
+        whole = info_nce(means[0] @ candidates.T / options.temperature, own, ~own)
+        self.parts["queue"].push(means[1])
+        share = 0.5 if step_no < options.warm_share * self.pretraining_steps else 0.0
+        logs = {"loss_sup": 0.0, "loss_dense": dense.detach(), "loss_global": whole.detach(), "mask_ratio": 1.0}
+        return StepOutput((1 - share) * dense + share * whole, None, logs)
+
+    def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
+        """`L_b`: one encoder, two decoders; the second one reads maps with channels dropped."""
+        options, labelled = self.spec.ideal, len(batch.image_l)
+        generator = self.generator(step_no, batch.image_l.device)
+        maps = self.network.student.encode(torch.cat([batch.image_l, batch.image_u_weak]))
+        dropped = [*maps[:-1], drop_channels(maps[-1], options.dropout, generator)]
+        logits = [self.network.student.decode(maps).logits, self.parts["second"].decode(dropped).logits]
+        sup = [supervised_loss(z[:labelled], batch.label_l) for z in logits]
+        labels = [confident_label(z[labelled:], batch.ignore_u, options.confidence) for z in logits]
+        cross = cross_entropy(logits[0][labelled:], labels[1]) + cross_entropy(logits[1][labelled:], labels[0])
+        weight = options.weight * self.ramp(step_no)
+        logs = {
+            "loss_sup": sup[0].detach(),
+            "loss_sup_2": sup[1].detach(),
+            "loss_cross": cross.detach(),
+            "weight": weight,
+            "mask_ratio": passed(labels[1], batch.ignore_u),
+        }
+        return StepOutput(sum(sup) + weight * cross, logits[0][:labelled].detach(), logs)
+
+    def after_step(self, step_no: int, decay: float) -> None:
+        """The averages of the network and, during the contrast, of the head."""
+        super().after_step(step_no, decay)
+        with torch.no_grad():
+            for key, own in zip(self.parts["key_head"].parameters(), self.parts["head"].parameters(), strict=True):
+                key.lerp_(own, 1 - decay)
+
+    def _dense(self, query: Tensor, key: Tensor, feature: Tensor, feature_k: Tensor, step_no: int) -> Tensor:
+        """`L_dense` of unit vectors `B C n`: other images' locations, and far ones of the own image, are negatives."""
+        options = self.spec.ideal
+        generator = self.generator(step_no, query.device)
+        count, size = len(query), query.shape[2]
+        candidates = key.permute(0, 2, 1).flatten(0, 1)
+        image = torch.arange(count, device=query.device).repeat_interleave(size)
+        terms = []
+        for b in range(count):
+            chosen = some_of(torch.ones(size, dtype=torch.bool, device=query.device), options.locations, generator)
+            match = matches(feature[b][:, chosen], feature_k[b])
+            positive = torch.zeros(len(chosen), len(candidates), dtype=torch.bool, device=query.device)
+            positive[torch.arange(len(chosen)), b * size + match] = True
+            similarity = query[b][:, chosen].T @ candidates.T / options.temperature
+            terms.append(info_nce(similarity, positive, (image != b).expand_as(positive)))
+        return sum(terms) / count

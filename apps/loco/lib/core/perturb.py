@@ -1,0 +1,41 @@
+"""Perturbed passes: noise on images, channels dropped from feature maps, dropout switched on. All seeded by a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
+
+
+def noisy(image: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """`image` plus Gaussian noise of standard deviation `sigma`, cut at twice that; the range is not clipped."""
+    noise = torch.randn(image.shape, generator=generator, device=image.device)
+    return image + (sigma * noise).clamp(-2 * sigma, 2 * sigma)
+
+
+def drop_channels(feature: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Zero whole channels of `B F h w [d]` with `probability`, each image its own, and scale the rest up to keep the mean."""
+    kept = torch.rand(feature.shape[:2], generator=generator, device=feature.device) >= probability
+    kept = kept.view(*kept.shape, *[1] * (feature.ndim - 2))
+    return feature * kept.to(feature.dtype) / (1 - probability)
+
+
+@contextmanager
+def dropout_active(network: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """Within the block only the dropout layers of `network` are in training mode, and draw from a seed of `generator`."""
+    layers = [m for m in network.modules() if isinstance(m, DROPOUT)]
+    before = [m.training for m in layers]
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[generator.device] if generator.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for m in layers:
+            m.train()
+        try:
+            yield
+        finally:
+            for m, mode in zip(layers, before, strict=True):
+                m.train(mode)

@@ -1,0 +1,25 @@
+"""Where in a map: near a border, some pixels of a class. Shapes: masks `B H W [D]`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def near_border(mask: Tensor, reach: int) -> Tensor:
+    """Bool `B H W [D]`: pixels within `reach` of a pixel on the other side of the mask (chessboard distance)."""
+    pool = F.max_pool2d if mask.ndim == 3 else F.max_pool3d
+    grown, shrunk = (pool(m.float().unsqueeze(1), 2 * reach + 1, 1, reach)[:, 0] > 0 for m in (mask, ~mask))
+    return grown & shrunk
+
+
+def some_of(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Positions of at most `count` True values of the flattened mask, in random order, int64."""
+    found = mask.flatten().nonzero()[:, 0]
+    return found[torch.randperm(len(found), generator=generator, device=found.device)[:count]]
+
+
+def as_vectors(feature: Tensor) -> Tensor:
+    """A feature map `B F h w [d]` as float32 vectors `N F`, in the order of a flattened label map."""
+    return feature.movedim(1, -1).flatten(0, -2).float()
