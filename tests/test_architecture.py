@@ -9,9 +9,9 @@ import pytest
 APP = Path(__file__).parents[1] / "apps" / "loco"
 
 CORE_GROUPS = [
-    {"spec", "files"},
+    {"spec", "files", "distributed"},
     {
-        "images", "grid", "cases", "transforms", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
+        "images", "grid", "cases", "transforms", "cache", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix",
     },
     {"methods"},
