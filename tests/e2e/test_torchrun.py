@@ -36,7 +36,7 @@ def test_two_ranks_publish_to_the_running_server(tmp_path: Path):
 
         answer = server.post("/infer/frame", params={"image": ids[7], "output": "json"})
         assert answer.ok, answer.text
-        assert answer.json()["params"]["model_version"] == 1
+        assert answer.json()["model_version"] == 1
         stats = server.stats("frame")
         assert (stats["status"], stats["version"], stats["step"]) == ("done", 1, 2)
         assert server.get("/datastore/").json()["completed"] == 5
