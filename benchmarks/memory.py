@@ -41,6 +41,8 @@ LABELLED = 0.05
 """Share of the studies that have a label."""
 FRAME_SIZE = (640, 480)
 VOLUME_SHAPE, VOLUME_SPACING = (112, 112, 72), (1.0, 1.0, 1.2)
+DIFFERENT = 20
+"""Studies that are drawn; the others are copies of them, files of their own all the same."""
 WARM_UP = 2
 """Steps at the start of a run that are not timed."""
 SEED = 0
@@ -52,15 +54,15 @@ def write_frames(folder: Path, count: int) -> None:
     labels = folder / "labels" / "final"
     labels.mkdir(parents=True)
     x, y = np.meshgrid(np.arange(FRAME_SIZE[0]), np.arange(FRAME_SIZE[1]))
-    for number in range(count):
+    for number in range(min(count, DIFFERENT)):
         cx, cy, radius = rng.uniform(150, 490), rng.uniform(150, 330), rng.uniform(40, 90)
         blob = (x - cx) ** 2 + (y - cy) ** 2 <= radius**2
         coarse = rng.integers(60, 160, (12, 16, 3), dtype=np.uint8)
         colours = np.asarray(Image.fromarray(coarse).resize(FRAME_SIZE, Image.Resampling.BICUBIC)).copy()
         colours[blob] += 60
         Image.fromarray(colours).save(folder / f"frame_{number:05d}.jpg", quality=90)
-        if number < LABELLED * count:
-            Image.fromarray(blob.astype(np.uint8)).save(labels / f"frame_{number:05d}.png")
+        Image.fromarray(blob.astype(np.uint8)).save(labels / f"frame_{number:05d}.png")
+    multiply(folder, labels, "frame_{:05d}", (".jpg", ".png"), count)
 
 
 def write_volumes(folder: Path, count: int) -> None:
@@ -71,12 +73,24 @@ def write_volumes(folder: Path, count: int) -> None:
     grid = np.meshgrid(*[np.arange(n) for n in VOLUME_SHAPE], indexing="ij")
     noise = rng.normal(100, 10, VOLUME_SHAPE)
     affine = np.diag([*VOLUME_SPACING, 1.0])
-    for number in range(count):
+    for number in range(min(count, DIFFERENT)):
         centre = [rng.uniform(0.35, 0.65) * n for n in VOLUME_SHAPE]
         ball = sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) <= rng.uniform(8, 16) ** 2
         nib.save(nib.Nifti1Image((noise + 80 * ball).astype(np.int16), affine), folder / f"patient{number:05d}.nii")
-        if number < LABELLED * count:
-            nib.save(nib.Nifti1Image(ball.astype(np.uint8), affine), labels / f"patient{number:05d}.nii")
+        nib.save(nib.Nifti1Image(ball.astype(np.uint8), affine), labels / f"patient{number:05d}.nii")
+    multiply(folder, labels, "patient{:05d}", (".nii", ".nii"), count)
+
+
+def multiply(folder: Path, labels: Path, name: str, suffixes: tuple[str, str], count: int) -> None:
+    """Copies of the first `DIFFERENT` studies under other names up to `count`; labels of the first `LABELLED` of all."""
+    image, label = suffixes
+    for number in range(DIFFERENT, count):
+        shutil.copyfile(folder / (name.format(number % DIFFERENT) + image), folder / (name.format(number) + image))
+    wanted = max(4, int(LABELLED * count))
+    for number in range(DIFFERENT, wanted):
+        shutil.copyfile(labels / (name.format(number % DIFFERENT) + label), labels / (name.format(number) + label))
+    for number in range(wanted, min(count, DIFFERENT)):
+        (labels / (name.format(number) + label)).unlink()
 
 
 def train(app_dir: Path, studies: Path, iterations: int, out: Path) -> None:
@@ -84,21 +98,20 @@ def train(app_dir: Path, studies: Path, iterations: int, out: Path) -> None:
     from ignite.engine import Events
     from monailabel.interfaces.utils.app import app_instance
 
-    from lib.trainers.semi_supervised import SemiSupervisedTraining
-
     ends: list[float] = []
-    finalize = SemiSupervisedTraining.finalize
-
-    def timed(task: SemiSupervisedTraining, context: Any) -> None:
-        finalize(task, context)
-        context.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: ends.append(time.perf_counter()))
-
-    SemiSupervisedTraining.finalize = timed
     start = time.perf_counter()
     conf = {"labels": "lesion", "epochs": "1", "iterations": str(iterations)}
     app = app_instance(app_dir=str(app_dir), studies=str(studies), conf=conf)
     listed = time.perf_counter() - start
     (name,) = app.info()["trainers"]
+    task = app._trainers[name]
+    finalize = task.finalize
+
+    def timed(context: Any) -> None:
+        finalize(context)
+        context.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: ends.append(time.perf_counter()))
+
+    task.finalize = timed
     app.train({"model": name, "pretrained": False})
     stats = app.info()["train_stats"][name]
     batch = app.info()["trainers"][name]["config"]

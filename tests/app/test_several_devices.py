@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_processes_are_started_train_together_and_publish(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.trainers.semi_supervised.devices_of", lambda request: ["cpu", "cpu"])
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     ids = write_frames(tmp_path / "studies", tmp_path / "truth", 8)
     (tmp_path / "app").mkdir()
@@ -24,6 +24,8 @@ def test_processes_are_started_train_together_and_publish(tmp_path, monkeypatch)
     app = app_instance(app_dir=str(tmp_path / "app"), studies=str(tmp_path / "studies"), conf=conf)
     for image in ids[:5]:
         app.datastore().save_label(image, str(tmp_path / "truth" / f"{image}.png"), "final", {"client_id": "ann"})
+    trainer = sys.modules[type(app._trainers["frame"]).__module__]
+    monkeypatch.setattr(trainer, "devices_of", lambda request: ["cpu", "cpu"])
     app.train({"model": "frame", "multi_gpu": True})
 
     stats = app.info()["train_stats"]["frame"]

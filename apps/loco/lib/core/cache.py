@@ -44,8 +44,8 @@ _ABANDONED_S = 3600.0
 class CaseCache:
     """Tensors by key under `folder`, the least recently used removed when they exceed `limit` bytes.
 
-    The limit is lowered to what is there already plus half of the free disk. It may be exceeded by a sixteenth for each
-    process that writes. A disk that takes no more files is said once; from then on nothing is written.
+    The limit is lowered to half of the disk that would be free without the cache. It may be exceeded by a sixteenth for
+    each process that writes. A disk that takes no more files is said once; from then on nothing is written.
     """
 
     def __init__(self, folder: str | Path, limit: int) -> None:
@@ -97,7 +97,7 @@ class CaseCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         files = _files(self.folder)
         used = sum(n for _, n, _ in files)
-        limit = min(self._wanted, used + shutil.disk_usage(self.folder).free // 2)
+        limit = min(self._wanted, (used + shutil.disk_usage(self.folder).free) // 2)
         if used + size > limit:
             for _, n, path in sorted(files):
                 if used + size <= _ROOM * limit:

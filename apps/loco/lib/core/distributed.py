@@ -5,8 +5,12 @@ the batch. So the inputs and the networks' outputs are gathered and every rank r
 process would: each method is exact without knowing of ranks, for the price of a loss that is computed by all of them. It
 is a small part of the step; what costs, the networks and the reading of images, is divided.
 
-Every function works without a process group too, and then does nothing. One rule: a method calls whole networks; a part
-of one called by itself would run on all rows on every rank and its gradient count as often.
+Outside a network every tensor, and its gradient, is whole and the same on all ranks. Entering a network takes rows, and
+backward gathers their gradients; leaving it gathers rows, and backward takes the gradients of one's own. Hence one rule: a
+method calls a network, or its `encode` and `decode`; a smaller part called by itself would run on all rows on every
+rank and its gradient count as often.
+
+Every function works without a process group too, and then does nothing.
 """
 
 from __future__ import annotations
@@ -99,10 +103,7 @@ def replicate(module: nn.Module) -> None:
 
 
 def gather_rows(rows: Tensor, count: int) -> Tensor:
-    """Rows `b ...` of each rank, split as `rows_of` splits them, to the whole `count ...` on every rank; differentiable.
-
-    Backward is for a loss that every rank computes alike: a rank takes the gradient of its own rows.
-    """
+    """Rows `b ...` of each rank, split as `rows_of` splits them, to the whole `count ...` on every rank; differentiable."""
     return rows if world_size() == 1 else _Gather.apply(rows, count)
 
 
@@ -119,49 +120,73 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @contextmanager
 def split_over_ranks(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """Within the block each call of one of `networks` runs on this rank's rows of its input and returns all rows.
+    """Within the block each call of one of `networks`, or of its `encode` or `decode`, runs on this rank's rows.
 
-    The networks take one tensor `B ...` and return tensors `B ...`, bare or in a dataclass. In training mode batch
-    statistics are those of all rows. An input with fewer rows than ranks is run whole by each of them.
+    They take and return tensors `B ...`, bare, in sequences or in dataclasses; what comes back has all rows. In training
+    mode batch statistics are those of all rows. An input with fewer rows than ranks is run whole by each of them.
     """
     if world_size() == 1:
         yield
         return
     statistics = _WholeBatchStatistics()
-    with ExitStack() as hooks:
+    with ExitStack() as changes:
         for network in networks:
-            call = _SplitCall(statistics)
-            for handle in (network.register_forward_pre_hook(call.before), network.register_forward_hook(call.after)):
-                hooks.callback(handle.remove)
-        hooks.enter_context(statistics)
+            for name in ("forward", "encode", "decode"):
+                if hasattr(network, name):
+                    setattr(network, name, _split_call(getattr(network, name), statistics))
+                    changes.callback(delattr, network, name)
+        changes.enter_context(statistics)
         yield
 
 
-class _SplitCall:
-    """Hooks around the call of one network."""
+def _split_call(call: Callable[[Any], Any], statistics: _WholeBatchStatistics) -> Callable[[Any], Any]:
+    """`call` on this rank's rows of its argument; a call from within another one is left as it is."""
 
-    def __init__(self, statistics: _WholeBatchStatistics) -> None:
-        self._statistics, self._count = statistics, 0
+    def split(whole: Any) -> Any:
+        if statistics.inside:
+            return call(whole)
+        count = _rows(whole)
+        divided = count >= world_size()
+        statistics.inside, statistics.active = True, divided
+        try:
+            if not divided:
+                output = call(_map_tensors(whole, lambda x: _ScaledGradient.apply(x, world_size())))
+                return _map_tensors(output, lambda x: _ScaledGradient.apply(x, 1 / world_size()))
+            output = call(_map_tensors(whole, _Scatter.apply))
+        finally:
+            statistics.inside = statistics.active = False
+        return _map_tensors(output, lambda rows: gather_rows(rows, count))
 
-    def before(self, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The input to its rows of this rank."""
-        (whole,) = args
-        self._count = len(whole)
-        self._statistics.active = self._count >= world_size()
-        rows = rows_of(self._count, rank(), world_size())
-        return (whole[rows.start : rows.stop],) if self._statistics.active else args
-
-    def after(self, _: nn.Module, args: tuple[Tensor, ...], output: Any) -> Any:
-        """The output of these rows to that of all."""
-        split, self._statistics.active = self._statistics.active, False
-        return _map_tensors(output, lambda t: gather_rows(t, self._count) if split else _Shared.apply(t))
+    return split
 
 
-def _map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(output, Tensor):
-        return change(output)
-    values = {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
-    return dataclasses.replace(output, **{k: change(v) for k, v in values.items() if isinstance(v, Tensor)})
+def _rows(whole: Any) -> int:
+    return len(whole) if isinstance(whole, Tensor) else len(whole[0])
+
+
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return [_map_tensors(v, change) for v in value]
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: _map_tensors(getattr(value, f.name), change) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
+
+
+class _Scatter(torch.autograd.Function):
+    """This rank's rows of a tensor that all ranks have; backward gathers the gradients of all rows."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor) -> Tensor:
+        ctx.count = len(whole)
+        rows = rows_of(len(whole), rank(), world_size())
+        return whole[rows.start : rows.stop].clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gather_rows(gradient, ctx.count)
 
 
 class _Gather(torch.autograd.Function):
@@ -183,16 +208,17 @@ class _Gather(torch.autograd.Function):
         return gradient[ctx.rows.start : ctx.rows.stop], None
 
 
-class _Shared(torch.autograd.Function):
-    """A tensor that every rank computed alike: each passes its part of the gradient on, for they are added up."""
+class _ScaledGradient(torch.autograd.Function):
+    """The same tensor; its gradient times `factor`. Around what every rank computes alike, as parts are added up."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        return gradient / world_size()
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient * ctx.factor, None
 
 
 class _WholeBatchStatistics(TorchFunctionMode):
@@ -204,7 +230,7 @@ class _WholeBatchStatistics(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.active = False
+        self.inside = self.active = False
 
     def __torch_function__(
         self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
