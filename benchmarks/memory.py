@@ -86,7 +86,7 @@ def multiply(folder: Path, labels: Path, name: str, suffixes: tuple[str, str], c
     image, label = suffixes
     for number in range(DIFFERENT, count):
         shutil.copyfile(folder / (name.format(number % DIFFERENT) + image), folder / (name.format(number) + image))
-    wanted = max(4, int(LABELLED * count))
+    wanted = min(count, max(4, int(LABELLED * count)))
     for number in range(DIFFERENT, wanted):
         shutil.copyfile(labels / (name.format(number % DIFFERENT) + label), labels / (name.format(number) + label))
     for number in range(wanted, min(count, DIFFERENT)):
