@@ -94,7 +94,7 @@ def test_the_strong_view_shows_the_weak_crop(pictures, tmp_path):
 
     for weak, strong in zip(batch.image_u_weak.mean(1), batch.image_u_strong.mean(1), strict=True):
         aligned = likeness(weak, strong)
-        assert aligned > 0.4
+        assert aligned > 0.2
         assert all(likeness(weak, strong.roll(4, axis)) < aligned for axis in (0, 1))
     assert not torch.allclose(batch.image_u_weak, batch.image_u_strong, atol=0.05)
 
