@@ -9,9 +9,9 @@ import pytest
 APP = Path(__file__).parents[1] / "apps" / "loco"
 
 CORE_GROUPS = [
-    {"spec", "spec_methods", "files"},
+    {"spec", "spec_methods", "files", "distributed"},
     {
-        "images", "grid", "cases", "transforms", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
+        "images", "grid", "cases", "transforms", "cache", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
         "features", "local_contrast", "selfpaced", "stochastic", "classstats",
         "displace", "ellipse", "evidence", "memory", "regions", "statistics", "symmetry",

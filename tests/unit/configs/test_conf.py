@@ -15,6 +15,7 @@ def test_defaults():
     assert (conf.network, conf.epochs, conf.iterations) == (None, None, None)
     assert (conf.auto_retrain, conf.retrain_after, conf.retrain_idle, conf.seed) == (True, 5, 20.0, 0)
     assert conf.patient == PATIENT_PATTERN
+    assert conf.cache_bytes == 20 * 10**9
 
 
 def test_everything_set_as_the_command_line_sends_it():
@@ -22,12 +23,13 @@ def test_everything_set_as_the_command_line_sends_it():
         {
             "models": "Slice", "labels": "a,b", "method": "fixmatch", "network": "unet3d", "ice": "false", "bce": "no",
             "cdf": "0", "auto_retrain": "false", "retrain_after": "7", "retrain_idle": "0.5", "epochs": "3",
-            "iterations": "11", "patient": r"^(\d+)_", "seed": "4",
+            "iterations": "11", "patient": r"^(\d+)_", "seed": "4", "cache_gb": "0.5",
         }
     )  # fmt: skip
     assert (conf.kind, conf.labels, conf.network) == ("slice", {"a": 1, "b": 2}, "unet3d")
     assert (conf.method.name, conf.method.contrast.ice, conf.method.contrast.bce) == ("fixmatch", False, False)
     assert conf.method.confidence.adaptive is False
+    assert conf.cache_bytes == 500_000_000
     assert (conf.auto_retrain, conf.retrain_after, conf.retrain_idle) == (False, 7, 0.5)
     assert (conf.epochs, conf.iterations, conf.patient, conf.seed) == (3, 11, r"^(\d+)_", 4)
 

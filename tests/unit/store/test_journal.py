@@ -1,3 +1,4 @@
+import copy
 import multiprocessing
 import os
 import signal
@@ -188,6 +189,15 @@ def test_parent_and_child_both_write_after_a_fork(journal):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_journal_travels_as_its_path_and_is_opened_when_it_is_used(journal):
+    submit(journal, "a")
+    travelled = copy.copy(journal)  # as pickle makes it, but in this process
+    assert not travelled._slots
+    submit(travelled, "b")
+    assert journal.labelled_images() == travelled.labelled_images() == {"a", "b"}
+    travelled.close()
+
+
 def test_a_fork_waits_for_the_transactions_of_other_threads(journal):
     inside, go_on = threading.Event(), threading.Event()
 

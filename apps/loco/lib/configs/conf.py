@@ -34,7 +34,10 @@ KEYS = {
     "iterations": "optimiser steps per epoch",
     "patient": "regular expression whose first group is the patient in an image name",
     "seed": "seed of splits, training and selection",
+    "cache_gb": "most gigabytes of loaded cases kept on disk for training; 0 keeps none",
 }
+CACHE_GB = 20.0
+"""Of this at most half of the free disk is used."""
 _SERVER_KEYS = {"server_mode", "auth_token"}
 
 
@@ -55,6 +58,7 @@ class AppConf:
     iterations: int | None
     patient: str
     seed: int
+    cache_bytes: int
 
 
 def parse_conf(conf: Mapping[str, Any]) -> AppConf:
@@ -80,6 +84,7 @@ def parse_conf(conf: Mapping[str, Any]) -> AppConf:
         iterations=_optional_count(conf, "iterations"),
         patient=_pattern(str(conf.get("patient") or PATIENT_PATTERN)),
         seed=_count(conf, "seed", 0, 0),
+        cache_bytes=int(_number(conf, "cache_gb", CACHE_GB, 0, 10**6) * 10**9),
     )
 
 

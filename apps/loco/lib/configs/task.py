@@ -44,7 +44,8 @@ class LoCoTask(TaskConfig):
 
     def trainer(self) -> SemiSupervisedTraining:
         """Training on all studies."""
-        return SemiSupervisedTraining(self.name, self._spec, self._project, self._conf.patient, self._conf.seed)
+        conf = self._conf
+        return SemiSupervisedTraining(self.name, self._spec, self._project, conf.patient, conf.seed, conf.cache_bytes)
 
     def strategy(self) -> dict[str, LowContrast]:
         """The strategy, also under the only name that OHIF can call."""

@@ -1,22 +1,24 @@
-"""One training batch and its loader: the same (seed, step) always gives the same batch, so a stopped run goes on exactly."""
+"""One training batch and its loader: the same (seed, step) always gives the same batch, so a stopped run goes on exactly.
+
+Each row has random numbers of its own, so that several processes can make a batch together, each its own rows.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from monai.data import Dataset as CaseDataset
-from monai.data import PersistentDataset
-from monai.transforms import Transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lib.core.cases import Record, load_case
+from lib.core.cases import Record
+from lib.core.distributed import gather_rows, gathered, rows_of, world_size
 from lib.core.images import CaseError
 from lib.core.spec import DataSpec, TrainSpec
 from lib.core.transforms import crop_slice, strong_view, weak_view
@@ -77,38 +79,23 @@ class Batch:
         return Batch(**{k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in moved.items()})
 
 
-class LoadCase(Transform):
-    """`{"image", "label", "stamp"}` (files, label may be "") to tensors `image` C *working and `label` 1 *working."""
+def gather_batch(shard: Batch, training: TrainSpec) -> Batch:
+    """The whole batch on every rank, from the rows that each has made. Without other ranks `shard` itself."""
+    if world_size() == 1:
+        return shard
+    labelled = ("image_l", "label_l", "image_l_strong")
+    whole = {}
+    for name, value in ((f.name, getattr(shard, f.name)) for f in fields(shard)):
+        if isinstance(value, Tensor):
+            value = gather_rows(value, training.batch_labelled if name in labelled else training.batch_unlabelled)
+        elif name.startswith("origin"):
+            value = tuple(Origin(*o) for part in gathered([tuple(o) for o in value]) for o in part)
+        whole[name] = value
+    return Batch(**whole)
 
-    def __init__(self, data: DataSpec, classes: int) -> None:
-        self._data, self._classes = data, classes
 
-    def __call__(self, key: Mapping[str, str]) -> dict[str, Tensor]:
-        """Raises `CaseError` when the study or its label cannot be used."""
-        case = load_case(key["image"], key["label"] or None, self._data, self._classes)
-        item = {"image": case.image.contiguous()}
-        if case.label is not None:
-            item["label"] = case.label.contiguous()
-        return item
-
-
-class CaseStore:
-    """Loaded cases of some records. Volumes are kept on disk under `folder` (resampling is slow); pictures are not."""
-
-    def __init__(self, records: Sequence[Record], data: DataSpec, classes: int, folder: str | Path) -> None:
-        load = LoadCase(data, classes)
-        keys = [{"image": r.image, "label": r.label or "", "stamp": _stamp(r)} for r in records]
-        self._index = {r.id: i for i, r in enumerate(records)}
-        self._cases = CaseDataset(keys, load) if data.kind == "frame" else PersistentDataset(keys, load, folder)
-
-    def __call__(self, record: Record) -> dict[str, Tensor]:
-        """`image` float32 and, for labelled records, `label` uint8, both on the working grid. Raises `CaseError`."""
-        try:
-            return dict(self._cases[self._index[record.id]])
-        except RuntimeError as e:
-            if isinstance(e.__cause__, CaseError):
-                raise e.__cause__ from None
-            raise
+Row = tuple[Record, np.random.RandomState]
+"""A record and the random numbers of its row."""
 
 
 class StepDataset(Dataset):
@@ -122,46 +109,60 @@ class StepDataset(Dataset):
         data: DataSpec,
         training: TrainSpec,
         views: Views = _USUAL_VIEWS,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
+        """`load` gives a record's `image` and `label`; of `world` processes number `rank` makes only its rows."""
         if not labelled:
             raise ValueError("expected at least one labelled study to train on, but got none; submit a label first")
         self._labelled, self._unlabelled = list(labelled), list(unlabelled)
         self._load, self._data, self._training, self._views = load, data, training, views
+        self._rank, self._world = rank, world
         self._broken: set[str] = set()
 
     def __len__(self) -> int:
         return self._training.iterations
 
     def __getitem__(self, step: int) -> Batch:
-        rng = np.random.RandomState((self._training.seed * 1_000_003 + step * 7919 + 1) % 2**32)
-        chosen = self._draw(self._labelled, step, self._training.batch_labelled, 0)
-        labelled, origin = zip(*(self._view(r, rng) for r in chosen), strict=True)
-        batch = Batch(
-            torch.stack([v["image"] for v in labelled]),
-            torch.stack([v["label"][0] for v in labelled]).to(torch.uint8),
-            origin_l=origin,
-        )
+        rows = list(self._rows(self._labelled, step, self._training.batch_labelled, 0))
+        labelled, origin = self._weak(rows)
+        batch = Batch(self._images(v["image"] for v in labelled), self._maps(labelled), origin_l=origin)
+        batch.image_l_strong = self._strong(labelled, rows) if self._views.strong_l else None
         if self._unlabelled and self._views.unlabelled and self._training.batch_unlabelled > 0:
-            chosen = self._draw(self._unlabelled, step, self._training.batch_unlabelled, 1)
-            weak, batch.origin_u = zip(*(self._view(r, rng) for r in chosen), strict=True)
-            batch.image_u_weak = torch.stack([v["image"] for v in weak])
-            batch.image_u_strong = self._strong(weak, rng)
-            batch.ignore_u = torch.stack([v["label"][0] for v in weak]).to(torch.uint8)
-            batch.image_u_strong_2 = self._strong(weak, rng) if self._views.strong_u > 1 else None
-        batch.image_l_strong = self._strong(labelled, rng) if self._views.strong_l else None
+            rows = list(self._rows(self._unlabelled, step, self._training.batch_unlabelled, 1))
+            weak, batch.origin_u = self._weak(rows)
+            batch.image_u_weak = self._images(v["image"] for v in weak)
+            batch.image_u_strong = self._strong(weak, rows)
+            batch.ignore_u = self._maps(weak)
+            batch.image_u_strong_2 = self._strong(weak, rows) if self._views.strong_u > 1 else None
         return batch
 
-    def _strong(self, weak: Sequence[Mapping[str, Tensor]], rng: np.random.RandomState) -> Tensor:
-        return torch.stack([strong_view(v["image"], self._data, rng) for v in weak])
+    def _rows(self, records: list[Record], step: int, count: int, stream: int) -> Iterator[Row]:
+        """This process's rows of a step: consecutive entries of an endless sequence of seeded permutations."""
+        seed = self._training.seed
+        for row in rows_of(count, self._rank, self._world):
+            lap, place = divmod(step * count + row, len(records))
+            order = _permutation(len(records), seed, stream, lap)
+            yield records[order[place]], np.random.RandomState([seed, stream, step, row])
 
-    def _draw(self, records: list[Record], step: int, count: int, stream: int) -> list[Record]:
-        """`count` records of this step: consecutive entries of an endless sequence of seeded permutations."""
-        chosen = []
-        for position in range(step * count, (step + 1) * count):
-            lap, place = divmod(position, len(records))
-            order = np.random.RandomState([self._training.seed, stream, lap]).permutation(len(records))
-            chosen.append(records[order[place]])
-        return chosen
+    def _weak(self, rows: Sequence[Row]) -> tuple[list[dict[str, Tensor]], tuple[Origin, ...]]:
+        """Weak view and origin of each row."""
+        viewed = [self._view(record, rng) for record, rng in rows]
+        return [v for v, _ in viewed], tuple(o for _, o in viewed)
+
+    def _strong(self, weak: Sequence[Mapping[str, Tensor]], rows: Sequence[Row]) -> Tensor:
+        """A strong view of each row, from its own random numbers."""
+        return self._images(strong_view(v["image"], self._data, rng) for v, (_, rng) in zip(weak, rows, strict=True))
+
+    def _images(self, images: Iterable[Tensor]) -> Tensor:
+        """`C H W [D]` each to `b C H W [D]`; a process may have no row."""
+        empty = torch.empty((0, self._data.channels, *self._data.patch))
+        return torch.cat([empty, *(image[None] for image in images)])
+
+    def _maps(self, views: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Labels `1 H W [D]` to `b H W [D]` uint8."""
+        empty = torch.empty((0, *self._data.patch), dtype=torch.uint8)
+        return torch.cat([empty, *(v["label"].to(torch.uint8) for v in views)])
 
     def _view(self, record: Record, rng: np.random.RandomState) -> tuple[dict[str, Tensor], Origin]:
         """Weakly augmented crop; an unlabelled study that cannot be read is replaced by another one, with a warning."""
@@ -174,8 +175,7 @@ class StepDataset(Dataset):
         return weak_view(item, self._data, rng), origin
 
     def _item(self, record: Record, rng: np.random.RandomState) -> tuple[Record, dict[str, Tensor]]:
-        pool = [record, *self._substitutes(record, rng)]
-        for candidate in pool:
+        for candidate in chain([record], self._substitutes(record, rng)):
             if candidate.id in self._broken:
                 continue
             try:
@@ -206,10 +206,10 @@ def train_loader(dataset: StepDataset, first_step: int, workers: int, cuda: bool
     )
 
 
-def _stamp(record: Record) -> str:
-    """Changes when the image or the label file does, so that a resubmitted label is read anew."""
-    stats = [Path(p).stat() for p in (record.image, record.label) if p and Path(p).exists()]
-    return ",".join(f"{s.st_mtime_ns}:{s.st_size}" for s in stats)
+@lru_cache(maxsize=8)
+def _permutation(count: int, *seed: int) -> np.ndarray:
+    """Order of `count` records in one lap."""
+    return np.random.RandomState(seed).permutation(count)
 
 
 def _move(value: object, device: torch.device) -> object:

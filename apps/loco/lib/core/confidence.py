@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lib.core.spec import IGNORE, ConfidenceSpec
@@ -42,14 +41,12 @@ class DynamicThreshold:
         """Move the running means by one batch and return the new thresholds, (K) float32 on the device of `logits`.
 
         `logits`: `B K H W [D]` float, the teacher's. `ignore`: `B H W [D]` uint8, 255 = padded pixel, or None.
-        In distributed training every rank must call it; sums are added up, so all ranks get the same thresholds.
+        In distributed training every rank passes the whole batch, so all ranks get the same thresholds.
         Raises `ValueError` on a wrong shape and on logits that are not finite, which would spoil the means for ever.
         """
         _check(logits, ignore, self.classes)
         if self.spec.adaptive:
             sums = batch_sums(logits, ignore, over_padding=self.spec.global_over_padding)
-            if dist.is_available() and dist.is_initialized():
-                dist.all_reduce(sums)
             self._move(sums.cpu().double())
         return self.thresholds.to(logits.device)
 

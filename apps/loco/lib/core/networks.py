@@ -7,7 +7,7 @@ are the same for all: classifier 1x1 F -> K, projection 1x1 F -> F/2, ReLU, 1x1 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -25,6 +25,10 @@ ENCODER_RATE = 0.1
 """Learning rate of a pretrained encoder relative to the rest (optimiser of LoCo)."""
 
 
+ONE_PROCESS = {"gathered": False}
+"""Of a field that several processes do not exchange: it would cost more than the network."""
+
+
 @dataclass
 class NetworkOutput:
     """What a network says about a batch.
@@ -37,8 +41,8 @@ class NetworkOutput:
 
     logits: Tensor
     projection: Tensor
-    maps: Sequence[Tensor] = ()
-    feature: Tensor | None = None
+    maps: Sequence[Tensor] = field(default=(), metadata=ONE_PROCESS)
+    feature: Tensor | None = field(default=None, metadata=ONE_PROCESS)
 
 
 class SegmentationNetwork(nn.Module):

@@ -73,6 +73,16 @@ class Database:
         self._pause()
         self._resume()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A database travels to another process as its path; nothing is opened there before it is used."""
+        return {"path": self.path, "busy_s": self.busy_s}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._restart()
+        with _FORK:
+            _DATABASES.add(self)
+
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         slot = self._slot()

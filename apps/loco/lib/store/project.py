@@ -57,6 +57,11 @@ class Project:
     journal: Journal
     folder: Path
 
+    @property
+    def cache(self) -> Path:
+        """Loaded cases that trainings share; may be deleted at any time."""
+        return self.folder / "cache"
+
     def model(self, name: str) -> ModelFolder:
         """Files of the model `name`, its folder made when missing."""
         root = self.folder / name

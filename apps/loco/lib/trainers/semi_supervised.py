@@ -6,9 +6,8 @@ import copy
 import json
 import logging
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +21,8 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 from monailabel.utils.others.generic import device_list
 
-from lib.core.batch import CaseStore, StepDataset, train_loader
+from lib.core.batch import StepDataset, train_loader
+from lib.core.cache import CaseCache, CaseStore
 from lib.core.cases import Record, labelled_groups, split_records
 from lib.core.checkpoint import (
     Checkpoint,
@@ -32,17 +32,19 @@ from lib.core.checkpoint import (
     save_checkpoint,
     why_not_continue,
 )
+from lib.core.distributed import agreed, gathered, rank, replicate, world_size
 from lib.core.files import replacing
 from lib.core.methods import Method, build_method, described, second_network
 from lib.core.networks import build_network
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
-from lib.core.validate import validate
+from lib.core.validate import Validation, validate
 from lib.store.project import ModelFolder, Project
 from lib.studies import records_of
 from lib.trainers.options import option_defaults
 from lib.trainers.progress import Progress, RunState, dice_line, scalars
 from lib.trainers.publish import adopt_live, live_checkpoint, publish
+from lib.trainers.ranks import device_of_rank, devices_of, launched, launched_group, local_group, rendezvous
 from lib.trainers.resume import plan_run
 from lib.trainers.step import ServerGoneError, training_step
 
@@ -58,9 +60,12 @@ LOCK_WAIT_S = 60
 class SemiSupervisedTraining(BasicTrainTask):
     """Trains `name` on all studies of the datastore with the method of its specification."""
 
-    def __init__(self, name: str, spec: TaskSpec, project: Project, pattern: str, seed: int) -> None:
-        """`spec` is what an untrained model would be; `pattern` tells patients from image names."""
+    def __init__(
+        self, name: str, spec: TaskSpec, project: Project, pattern: str, seed: int, cache_bytes: int = 0
+    ) -> None:
+        """`spec`: what an untrained model would be; `pattern` tells patients from names; `cache_bytes`: 0 = no cache."""
         self._name, self._spec, self._project, self._pattern, self._seed = name, spec, project, pattern, seed
+        self._cache_bytes = cache_bytes
         self._folder: ModelFolder = project.model(name)
         self._state: RunState | None = None
         super().__init__(
@@ -73,22 +78,26 @@ class SemiSupervisedTraining(BasicTrainTask):
         self._config = {
             **option_defaults(spec),
             "device": device_list(),
+            "multi_gpu": False,
+            "gpus": "all",
             "tracking": ["None", "mlflow"],
             "reason": "started by hand",
         }
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train once. Raises a `ValueError` with one sentence when it cannot start; the journal keeps how it ended."""
-        allowed = {*self._config, "model", "client_id", "gpus", "multi_gpu", "local_rank"}
+        allowed = {*self._config, "model", "client_id", "local_rank"}
         unknown = sorted(set(request) - allowed)
         if unknown:
             logger.warning("Ignored training options %s; known are %s", unknown, sorted(self._config))
         options = {k: v for k, v in request.items() if k in allowed}
         fixed = {
-            "name": "train", "val_batch_size": 1, "multi_gpu": False, "dataset": "Dataset", "dataloader": "DataLoader",
+            "name": "train", "val_batch_size": 1, "dataset": "Dataset", "dataloader": "DataLoader",
             "early_stop_patience": -1, "val_split": 0.0, "tracking_uri": "", "tracking_experiment_name": "",
         }  # fmt: skip
         options["device"] = _first(options.get("device", self._config["device"]))
+        devices = [] if launched() else devices_of(options)
+        fixed |= {"devices": devices, "multi_gpu": bool(devices), "gpus": ",".join(map(str, range(len(devices))))}
         try:
             with FileLock(self._folder.lock, timeout=LOCK_WAIT_S):
                 return self._train_recorded({**options, **fixed}, datastore)
@@ -101,22 +110,41 @@ class SemiSupervisedTraining(BasicTrainTask):
         run_id = journal.start_run(self._name, reason, journal.last_submission_id(), os.getpid(), time.time())
         options["run"] = run_id
         try:
-            result = super().__call__(options, datastore)
-        except ServerGoneError as e:
-            journal.finish_run(run_id, "interrupted", str(e), time.time())
-            raise
+            with rendezvous() as options["rendezvous"]:
+                result = super().__call__(options, datastore)
         except Exception as e:
-            journal.finish_run(run_id, "failed", f"{type(e).__name__}: {e}"[:500], time.time())
+            # the error of a process of its own arrives as text
+            status = "interrupted" if ServerGoneError.__name__ in f"{type(e).__name__} {e}" else "failed"
+            detail = str(e) if isinstance(e, ServerGoneError) else f"{type(e).__name__}: {e}"[:500]
+            journal.finish_run(run_id, status, detail, time.time())
             raise
         finally:
             self._state = None
         return result
 
+    # ---- one process or several ----
+
+    def train(self, rank: int, world_size: int, request: dict[str, Any], datalist: list[Record]) -> dict[str, Any]:
+        """The training in this process, as rank 0 of one or as one of several.
+
+        MONAI Label starts a process per device when `multi_gpu` is on and calls this in each; those of torchrun are there
+        already and wait in `follow`. MONAI Label's own process group and wrapper are not used: the group would wait for
+        a dead rank as long as torch likes, the wrapper averages gradients that are parts of one sum.
+        """
+        alone = {**request, "multi_gpu": False}
+        if request["multi_gpu"]:
+            with local_group(request["rendezvous"], rank, world_size):
+                return super().train(rank, world_size, alone, datalist)
+        if launched() and rank == 0:
+            with launched_group():
+                agreed(lambda: (self, alone, datalist))
+                return super().train(0, world_size, alone, datalist)
+        return super().train(rank, world_size, alone, datalist)
+
     # ---- hooks of BasicTrainTask, in the order in which they are called ----
 
     def pre_process(self, request: dict[str, Any], datastore: Datastore) -> list[Record]:
         """All studies as records; gives new labelled patients their side and decides where the run starts."""
-        _remove_caches(self._folder)
         adopt_live(self._name, self._folder, self._project.journal)
         records = records_of(datastore, self._pattern)
         if not any(r.label for r in records):
@@ -136,6 +164,21 @@ class SemiSupervisedTraining(BasicTrainTask):
         """Records to train on, labelled or not, and validation records."""
         split = self._state.split
         return [*split.labelled, *split.unlabelled], list(split.validation)
+
+    def _device(self, context: Context) -> torch.device:
+        """The device of this process."""
+        if world_size() == 1:
+            return super()._device(context)
+        return device_of_rank(context.request["devices"], int(os.environ.get("LOCAL_RANK", context.local_rank)))
+
+    def _create_network_and_optimizer(self, context: Context) -> tuple[StudentTeacher, torch.optim.Optimizer]:
+        """The same weights on every rank, then random numbers (dropout) of its own for each."""
+        network, optimizer = super()._create_network_and_optimizer(context)
+        replicate(network)
+        replicate(self._state.method.parts)
+        if world_size() > 1:
+            torch.manual_seed(self._state.spec.training.seed + rank())
+        return network, optimizer
 
     def network(self, context: Context) -> StudentTeacher:
         """Student and teacher: resumed, continued from the live model, or new."""
@@ -204,14 +247,16 @@ class SemiSupervisedTraining(BasicTrainTask):
         return
 
     def train_data_loader(self, context: Context, num_workers: int = 0, shuffle: bool = True) -> Iterator:
-        """Batches of the remaining steps of the run."""
+        """Batches of the remaining steps of the run, of several processes the rows of this one."""
         state = self._state
         spec = state.spec
         views = state.method.views
         unlabelled = state.split.unlabelled if views.unlabelled else ()
-        used = [*state.split.labelled, *unlabelled]
-        store = CaseStore(used, spec.data, spec.network.classes, context.cache_dir)
-        dataset = StepDataset(state.split.labelled, unlabelled, store, spec.data, spec.training, views)
+        cache = CaseCache(self._project.cache, self._cache_bytes) if self._cache_bytes else None
+        store = CaseStore(spec.data, spec.network.classes, cache)
+        dataset = StepDataset(
+            state.split.labelled, unlabelled, store, spec.data, spec.training, views, rank(), world_size()
+        )
         first = state.first_epoch * spec.training.iterations_per_epoch
         return train_loader(dataset, first, num_workers, context.device.type == "cuda")
 
@@ -219,7 +264,8 @@ class SemiSupervisedTraining(BasicTrainTask):
         """MONAI's trainer around the method's step."""
         state = self._state
         spec = state.spec
-        workers = max(1, (os.cpu_count() or 2) // 2) if context.device.type == "cuda" else 0
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+        workers = max(1, (os.cpu_count() or 2) // 2 // local) if context.device.type == "cuda" else 0
         return SupervisedTrainer(
             device=context.device,
             max_epochs=spec.training.epochs - state.first_epoch,
@@ -241,10 +287,11 @@ class SemiSupervisedTraining(BasicTrainTask):
 
     def train_handlers(self, context: Context) -> list[Any]:
         """TensorBoard and, where MONAI Label's switch is on, MLflow get every term that the method logs."""
-        handlers: list[Any] = [
-            _AtEpochEnd(lambda: self._epoch_done(context)),  # first, so that the others log this epoch's Dice
-            TensorBoardStatsHandler(log_dir=context.events_dir, output_transform=scalars),
-        ]
+        # first, so that the others log this epoch's Dice
+        handlers: list[Any] = [_AtEpochEnd(lambda: self._epoch_done(context))]
+        if rank() > 0:
+            return handlers
+        handlers.append(TensorBoardStatsHandler(log_dir=context.events_dir, output_transform=scalars))
         if context.tracking and context.tracking.lower() == "mlflow":
             handlers.append(
                 MLFlowHandler(
@@ -261,15 +308,14 @@ class SemiSupervisedTraining(BasicTrainTask):
     def finalize(self, context: Context) -> None:
         """Attach log lines, validation, saving and publishing; measure the live model on today's validation cases."""
         trainer, state = context.trainer, self._state
-        live = live_checkpoint(self._folder)
+        live = agreed(lambda: live_checkpoint(self._folder))
         if live is not None and why_not_continue(live, state.spec) is None:
             network = restore_network(live).to(context.device).eval()
-            state.live = validate(
-                network.teacher, context.val_datalist, live.spec.data, live.spec.labels, context.device
-            )
+            state.live = _validated(network, context.val_datalist, live.spec, context.device)
         state.progress = Progress(context, state)
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: self._iteration_done(state.progress))
-        trainer.add_event_handler(Events.COMPLETED, lambda: self._run_done())
+        if rank() == 0:
+            trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: self._iteration_done(state.progress))
+            trainer.add_event_handler(Events.COMPLETED, lambda: self._run_done())
 
     # ---- what happens along the way ----
 
@@ -282,13 +328,15 @@ class SemiSupervisedTraining(BasicTrainTask):
         state = self._state
         spec, progress = state.spec, state.progress
         context.network.eval()
-        result = validate(context.network.teacher, context.val_datalist, spec.data, spec.labels, context.device)
+        result = _validated(context.network, context.val_datalist, spec, context.device)
         metrics = context.trainer.state.metrics
         metrics.update({"val_mean_dice": result.mean_dice} if result.cases else {})
         metrics.update({f"val_dice_{name}": dice for name, dice in result.per_class.items()})
         first = state.best is None or state.best.mean_dice is None or result.mean_dice is None
         improved = first or result.mean_dice >= state.best.mean_dice
         state.best = result if improved else state.best
+        if rank() > 0:
+            return
         checkpoint = self._checkpoint(context, progress.step)
         if improved:
             save_checkpoint(checkpoint, self._folder.best)
@@ -344,10 +392,12 @@ class _AtEpochEnd:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._call)
 
 
-def _remove_caches(folder: ModelFolder) -> None:
-    """Caches of runs that were killed."""
-    for cache in (folder.root / "train").glob("cache_*"):
-        shutil.rmtree(cache, ignore_errors=True)
+def _validated(network: StudentTeacher, records: Sequence[Record], spec: TaskSpec, device: torch.device) -> Validation:
+    """Dice of the teacher; each of several processes predicts its share of the cases, all get the whole."""
+    share = records[rank() :: world_size()]
+    parts = gathered(validate(network.teacher, share, spec.data, spec.labels, device))
+    cases = {name: case for part in parts for name, case in part.cases.items()}
+    return Validation({r.id: cases[r.id] for r in records if r.id in cases})
 
 
 def _first(value: Any) -> Any:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import psutil
 import torch
 from ignite.engine import Engine
 from monai.engines import IterationEvents
 from monailabel.tasks.train.basic_train import Context
 
+from lib.core.batch import gather_batch
+from lib.core.distributed import any_rank, split_over_ranks, sum_gradients
 from lib.core.schedules import poly
 from lib.trainers.progress import RunState
 
 
 class ServerGoneError(RuntimeError):
-    """The server that started this training is gone."""
+    """The server, or the command, that started this training is gone."""
 
 
 def training_step(context: Context, state: RunState, amp: bool) -> Callable[[Engine, Any], list[dict[str, Any]]]:
     """MONAI's `iteration_update`: the method's loss, backward, SGD with a poly rate, then the teacher.
+
+    With several processes each loads and runs its rows of the batch; loss and optimiser step are those of the whole.
 
     Args:
         context: network, optimiser and device of the run.
@@ -32,23 +37,29 @@ def training_step(context: Context, state: RunState, amp: bool) -> Callable[[Eng
         which MONAI's handlers see nothing.
     """
     training = state.spec.training
-    scaler = torch.amp.GradScaler(context.device.type, enabled=amp)
-    parent = os.getppid()
+    device = context.device
+    scaler = torch.amp.GradScaler(device.type, enabled=amp)
+    starters = _starters(context.request)
     for group in context.optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
 
+    # what a method computes outside the networks, every rank computes whole: its gradients are not added up
+    networks = [*context.network.children(), *([state.method.parts["second"]] if state.method.second else [])]
+
     def update(engine: Engine, batch: Any) -> list[dict[str, Any]]:
-        if os.getppid() != parent:
-            raise ServerGoneError("the server that started this training is gone; it goes on after the next start")
+        if any_rank(_starters(context.request) != starters, device):
+            raise ServerGoneError("what started this training is gone; the training goes on after the next start")
         step = state.first_epoch * training.iterations_per_epoch + engine.state.iteration - 1
         for group in context.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * poly(step, training.iterations, training.poly_power)
         engine.network.train()
         engine.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(context.device.type, enabled=amp):
-            output = state.method.step(batch.to(context.device), step)
+        whole = gather_batch(batch.to(device), training)
+        with split_over_ranks(networks), torch.autocast(device.type, enabled=amp):
+            output = state.method.step(whole, step)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         scaler.scale(output.loss).backward()
+        sum_gradients(p for n in networks for p in n.parameters())
         scaler.step(engine.optimizer)
         scaler.update()
         state.method.after_step(step, training.ema_decay)
@@ -57,3 +68,14 @@ def training_step(context: Context, state: RunState, amp: bool) -> Callable[[Eng
         return engine.state.output
 
     return update
+
+
+def _starters(request: Mapping[str, Any]) -> tuple[int, ...]:
+    """Processes without which this training shall not go on: its parent and, of a process per device, the parent's."""
+    parent = os.getppid()
+    if not request["devices"]:
+        return (parent,)
+    try:
+        return parent, psutil.Process(parent).ppid()
+    except psutil.NoSuchProcess:
+        return (0,)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from lib.core.batch import Batch, Views
 from lib.core.cases import Record
+from lib.core.distributed import world_size
 from lib.core.losses import supervised_loss
 from lib.core.schedules import sigmoid_rampup
 from lib.core.spec import KINDS, Kind, MethodSpec, SpecError, TaskSpec
@@ -79,6 +80,9 @@ class Method:
         self.network, self.spec, self.classes, self.total_steps, self._seed = network, spec, classes, total_steps, seed
         self.parts = nn.ModuleDict({"second": second} if second is not None else {})
 
+    several_processes: bool = False
+    """True: two processes are known to train as one. False: it reads parts of the networks that they do not exchange."""
+
     @classmethod
     def check(cls, spec: TaskSpec, records: Sequence[Record] = ()) -> None:
         """Whether the method can train this model; called when the server starts and before each training.
@@ -94,6 +98,11 @@ class Method:
             raise SpecError(
                 f"expected a {' or '.join(cls.kinds)} model for the method {cls.name}, which {cls.kinds_reason}, "
                 f"but this is a {spec.data.kind} model; choose another method"
+            )
+        if world_size() > 1 and not cls.several_processes:
+            raise SpecError(
+                f"expected one process for the method {cls.name}, but got {world_size()}; "
+                "train it on one device, or choose loco"
             )
 
     @property

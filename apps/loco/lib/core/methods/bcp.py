@@ -48,6 +48,7 @@ class BCP(Method):
 
     name = "bcp"
     title = "BCP"
+    several_processes = True
 
     @property
     def pretraining(self) -> float:

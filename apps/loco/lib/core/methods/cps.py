@@ -29,6 +29,7 @@ class CPS(Method):
 
     name = "cps"
     title = "CPS"
+    several_processes = True
     second = "twin"
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:

@@ -22,6 +22,7 @@ class FixMatch(Method):
 
     name = "fixmatch"
     title = "FixMatch"
+    several_processes = True
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """One step; image i of the unlabelled batch takes its box from image B-1-i."""

@@ -40,6 +40,7 @@ class LoCo(Method):
 
     name = "loco"
     title = "LoCo"
+    several_processes = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

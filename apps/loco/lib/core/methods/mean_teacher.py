@@ -20,6 +20,7 @@ class MeanTeacher(Method):
 
     name = "mean_teacher"
     title = "Mean teacher"
+    several_processes = True
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """One step; `mask_ratio` is 1: every pixel takes part."""

@@ -11,4 +11,5 @@ class Supervised(Method):
 
     name = "supervised"
     title = "Supervised"
+    several_processes = True
     views = Views(unlabelled=False)

@@ -32,6 +32,7 @@ class UniMatch(Method):
 
     name = "unimatch"
     title = "UniMatch"
+    several_processes = True
     views = Views(strong_u=2)
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
