@@ -42,6 +42,7 @@ class M3HL(BCP):
 
     name = "m3hl"
     title = "M3HL"
+    several_processes = False
 
     @property
     def pretraining(self) -> float:

@@ -53,6 +53,7 @@ class TransMedSeg(BCP):
 
     name = "transmedseg"
     title = "TransMedSeg"
+    several_processes = False
 
     def __init__(
         self,
