@@ -15,7 +15,10 @@ CORE_GROUPS = [
         "contrast", "networks", "pretrained", "teacher", "cutmix",
     },
     {"methods"},
-    {"checkpoint", "predict", "validate", "lowcontrast", "coldstart", "select", "coverage", "plan"},
+    {
+        "checkpoint", "predict", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "rivals", "coverage",
+        "policies", "plan",
+    },
 ]  # fmt: skip
 OUTER_GROUPS = [
     {"store"},
