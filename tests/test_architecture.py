@@ -16,7 +16,7 @@ CORE_GROUPS = [
     },
     {"methods"},
     {
-        "checkpoint", "predict", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "rivals", "coverage",
+        "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "rivals", "coverage",
         "policies", "plan",
     },
 ]  # fmt: skip

@@ -13,6 +13,8 @@ from lib.core.pool import Pool, Situation, spread_over_groups
 from lib.core.select import OFFERED, Choice, percent, ranks
 
 _NEIGHBOURS = 20
+_UNKNOWN = -1
+"""Group of images that were not looked at yet: they come last."""
 
 
 class ColdPolicy:
@@ -31,12 +33,17 @@ class ColdPolicy:
         if clusters < 1:
             raise ValueError(f"expected clusters to be at least 1, but got {clusters}; use about 4 per class")
         self.pool, self._clusters = pool, clusters
-        contrast = pool.terms.get("image/contrast", np.zeros(len(pool), dtype=np.float32)).astype(np.float64)
-        distance = _neighbour_distance(pool.embeddings)
-        self._group = _groups(pool.embeddings, clusters, seed)
-        self._sizes = np.bincount(self._group)
-        self._typical, self._faint = 1.0 - ranks(distance), 1.0 - ranks(contrast)
-        self._by_typicality = np.lexsort((contrast, distance))
+        column = pool.terms.get("image/contrast", np.full(len(pool), np.nan, dtype=np.float32))
+        known = np.flatnonzero(np.isfinite(column))
+        contrast, vectors = column[known].astype(np.float64), pool.embeddings[known]
+        distance = _neighbour_distance(vectors)
+        self._group = np.full(len(pool), _UNKNOWN)
+        self._group[known] = _groups(vectors, clusters, seed)
+        self._sizes = np.bincount(self._group[known])
+        self._typical, self._faint = np.full(len(pool), -1.0), np.full(len(pool), -1.0)
+        if len(known):
+            self._typical[known], self._faint[known] = 1.0 - ranks(distance), 1.0 - ranks(contrast)
+        self._by_typicality = known[np.lexsort((contrast, distance))]
 
     def choose(self, situation: Situation, rng: np.random.Generator) -> list[Choice]:
         """Free images, best first. No chance is in it, so that two annotators cover different groups."""
@@ -62,10 +69,7 @@ class ColdPolicy:
         return sorted(first.values(), key=lambda i: (-self._sizes[self._group[i]], i))[:OFFERED]
 
     def _choice(self, i: int, score: np.ndarray, reason: str) -> Choice:
-        terms = {
-            "typicality": float(self._typical[i]),
-            "contrast": float(self.pool.terms_of(i, "image").get("contrast", 0)),
-        }
+        terms = {"typicality": float(self._typical[i])} | self.pool.terms_of(i, "image")
         return Choice(self.pool.images[i], reason, "coverage", "image", terms, float(score[i]))
 
     def _coverage_reason(self, i: int) -> str:
@@ -75,6 +79,8 @@ class ColdPolicy:
         return f"coverage: typical of a group of {size} similar studies not seen yet"
 
     def _rest_reason(self, i: int) -> str:
+        if self._group[i] == _UNKNOWN:
+            return "not looked at yet: chosen because nothing else is left"
         typical, faint = percent(self._typical[i]), percent(self._faint[i])
         return f"coverage: more typical than {typical} and fainter than {faint} of all images"
 
