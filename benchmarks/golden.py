@@ -24,10 +24,21 @@ from rich.table import Table  # noqa: E402
 from lib.core.confidence import DynamicThreshold  # noqa: E402
 from lib.core.contrast import contrast_loss  # noqa: E402
 from lib.core.spec import ConfidenceSpec, ContrastSpec  # noqa: E402
+from lib.core.uncertainty import (  # noqa: E402
+    bald,
+    box_mean,
+    class_entropy,
+    epistemic_entropy,
+    epistemic_variance,
+    expected_entropy,
+    power_beta,
+    power_key,
+    predictive_entropy,
+)
 
 DEFAULT = ROOT.parent / "shared" / "golden"
-VALUE, GRADIENT = 1e-4, 1e-2
-"""Tolerances: relative for losses and thresholds, of the largest entry for gradients."""
+VALUE, GRADIENT, MAP = 1e-4, 1e-2, 1e-5
+"""Tolerances: relative for losses and thresholds, of the largest entry for gradients, absolute for maps."""
 
 Arrays = Mapping[str, np.ndarray]
 Errors = dict[str, tuple[float, float]]
@@ -80,9 +91,77 @@ def check_cdf(case: Arrays) -> Errors:
     return {"thresholds": (float(np.abs(got / recorded - 1).max()), VALUE)}
 
 
+def largest(got: np.ndarray, recorded: np.ndarray) -> float:
+    """Largest absolute deviation."""
+    return float(np.abs(got - recorded.astype(np.float64)).max())
+
+
+def check_uncertainty(case: Arrays) -> Errors:
+    """NnActive's maps of uncertainty from the softmax of several models."""
+    probs = torch.from_numpy(case["probs"])
+    maps = {
+        "predictive_entropy": predictive_entropy,
+        "expected_entropy": expected_entropy,
+        "bald": bald,
+        "class_entropy": class_entropy,
+    }
+    return {name: (largest(make(probs).numpy(), case[name]), MAP) for name, make in maps.items()}
+
+
+def check_box(case: Arrays) -> Errors:
+    """The exact box mean; the published one, by FFT, has small negative values."""
+    values = torch.from_numpy(case["u"].astype(np.float64))
+    if "box_mean_spec" in case:
+        got = box_mean(values, case["window"].tolist(), [1] * values.ndim).numpy()
+        return {
+            "box_mean": (largest(got, case["box_mean_spec"]), 1e-7),
+            "below zero": (max(0.0, -float(got.min())), 0.0),
+        }
+    got = box_mean(values, case["window"].tolist(), case["stride"].tolist()).numpy()
+    return {"box_mean": (largest(got, case["box_mean"]), MAP)}
+
+
+def check_power_noise(case: Arrays) -> Errors:
+    """Keys of the noisy ranking from recorded draws; a score of 0 is -inf in both."""
+    errors: Errors = {}
+    for name in (key for key in case if key.startswith("key_")):
+        got = power_key(case["score"].astype(np.float64), case[name.replace("key", "gumbel")])
+        finite = np.isfinite(case[name])
+        same = np.array_equal(finite, np.isfinite(got))
+        errors[name] = (largest(got[finite], case[name][finite]) if same else np.inf, MAP)
+    return errors
+
+
+def check_beta(case: Arrays) -> Errors:
+    """The exponential schedule; the sigmoid ones are ablations that this app does not have."""
+    errors: Errors = {}
+    for name in (key for key in case if key.startswith("exp_")):
+        steps = int(name.removeprefix("exp_"))
+        got = np.array([power_beta(step, steps) for step in range(steps)])
+        errors[name] = (float(np.abs(got / case[name] - 1).max()), 1e-9)
+    return errors
+
+
+def check_epistemic(case: Arrays) -> Errors:
+    """MONAI Label's entropy and variance of stochastic passes, and their means."""
+    probs = torch.from_numpy(case["probs"])
+    entropy, variance = epistemic_entropy(probs), epistemic_variance(probs)
+    return {
+        "entropy": (largest(entropy.numpy(), case["entropy"]), MAP),
+        "variance": (largest(variance.numpy(), case["variance"]), MAP),
+        "score": (float(abs(entropy.mean() / float(case["score"]) - 1)), VALUE),
+        "score_variance": (float(abs(variance.mean() / float(case["score_variance"]) - 1)), VALUE),
+    }
+
+
 CHECKERS: dict[str, Callable[[Arrays], Errors]] = {
     "contrast_": check_contrast,
     "cdf_": check_cdf,
+    "nnactive/uncertainty_": check_uncertainty,
+    "nnactive/box_": check_box,
+    "nnactive/power_noise": check_power_noise,
+    "nnactive/beta": check_beta,
+    "monailabel/epistemic_": check_epistemic,
 }
 """Beginning of a recorded file's path below DIR, e.g. `cps/step_`, to the function that checks it."""
 

@@ -255,7 +255,8 @@ def draw_by_rank(count: int, rng: np.random.Generator, beta: float, wanted: int)
 
 def gumbel(count: int, rng: np.random.Generator, beta: float) -> np.ndarray:
     """Gumbel noise of scale 1 / beta (`count` float32)."""
-    return -np.log(rng.standard_exponential(count, dtype=np.float32)) / np.float32(beta)
+    waits = np.maximum(rng.standard_exponential(count, dtype=np.float32), np.finfo(np.float32).tiny)
+    return -np.log(waits) / np.float32(beta)
 
 
 def smallest(key: np.ndarray, wanted: int) -> np.ndarray:
