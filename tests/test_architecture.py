@@ -16,8 +16,8 @@ CORE_GROUPS = [
     },
     {"methods"},
     {
-        "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "rivals", "coverage",
-        "policies", "plan",
+        "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "rivals",
+        "coverage", "policies", "plan",
     },
 ]  # fmt: skip
 OUTER_GROUPS = [

@@ -1,10 +1,10 @@
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.golden import checker_of
 from torch import nn
 
 from lib.core.dropout import stochastic
