@@ -11,9 +11,6 @@ from lib.core.dropout import stochastic
 from lib.core.networks import NetworkOutput
 from lib.core.uncertainty import bald, box_mean, feature_cosine, image_uncertainty, power_beta
 
-sys.path.insert(0, str(Path("benchmarks").resolve()))
-from golden import checker_of
-
 GOLDEN = Path("tests/data/golden")
 CASES = sorted(
     p.relative_to(GOLDEN).as_posix() for p in GOLDEN.glob("*/*.npz") if p.parent.name in ("nnactive", "monailabel")
