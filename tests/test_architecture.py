@@ -17,7 +17,10 @@ CORE_GROUPS = [
         "displace", "ellipse", "evidence", "memory", "regions", "statistics", "symmetry",
     },
     {"methods"},
-    {"checkpoint", "predict", "validate", "lowcontrast", "coldstart", "select", "coverage", "plan"},
+    {
+        "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "rivals",
+        "coverage", "policies", "plan",
+    },
     {"bundle"},
 ]  # fmt: skip
 OUTER_GROUPS = [

@@ -19,6 +19,7 @@ from lib.core.images import CaseError
 from lib.core.spec import SpecError
 from lib.server.coldstart import ColdStart
 from lib.server.datastores import open_folder, open_pacs
+from lib.server.leases import serve_picking, used
 from lib.server.retraining import Retraining, RetrainSettings
 from lib.store.journal import JournalError
 from lib.store.project import open_project
@@ -88,11 +89,14 @@ class LoCoApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """In the server only: adopt what a crash left behind, look at the studies, watch for labels."""
+        import monailabel.app as server  # not before: it reads the settings when it is imported
+
         super().on_init_complete()
         # a training, a scoring pass and the server share the cores: threads that spin at barriers slow each other down
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         settings, journal = self._settings, self._project.journal
         adopt_live(self._task.name, self._project.model(self._task.name), journal)
+        serve_picking(server.app, self._task.board, self._datastore, settings.strategy)
         ColdStart(self._task.name, self._spec, self._project, self._datastore).start()
         retrain = RetrainSettings(settings.auto_retrain, settings.retrain_after, settings.retrain_idle)
         self._retraining = Retraining(self._task.name, journal, self._datastore, retrain)
@@ -105,6 +109,7 @@ class LoCoApp(MONAILabelApp):
             raise HTTPException(404, f"expected the model {self._task.name!r}, but got {model!r}; choose it")
         if not self._infers[model].is_valid():
             raise HTTPException(409, f"expected a trained {model} model, but there is none yet; submit labels first")
+        used(self._project.journal, request)
         try:
             return super().infer(request, datastore)
         except (CaseError, CheckpointError) as e:

@@ -76,7 +76,8 @@ def test_thick_slices_choose_the_slice_model_with_all_classes(volumes):
     info = app.info()
     assert info["labels"] == {"rv": 1, "myo": 2, "lv": 3}
     assert list(info["models"]) == ["slice"]
-    assert set(info["strategies"]) == {"low_contrast", "random"}
+    assert list(info["strategies"])[:2] == ["low_contrast", "random"]
+    assert {"mean_entropy", "foreground_random", "random_control"} < set(info["strategies"])
     assert set(info["train_stats"]["slice"]["eval"]["metrics"]) <= {
         "val_mean_dice", "val_dice_rv", "val_dice_myo", "val_dice_lv",
     }  # fmt: skip
@@ -111,20 +112,23 @@ def _prediction(app, path: Path) -> np.ndarray:
     return predict(network.teacher, case, checkpoint.spec.data, torch.device("cpu")).native_label().numpy()
 
 
-def test_scoring_writes_one_row_per_class_and_the_strategy_reads_them(volumes):
+def test_scoring_writes_terms_of_every_class_and_the_strategy_reads_them(volumes):
     app, ids, _ = volumes
     result = app.scoring({"method": "low_contrast", "device": "cpu"})
-    assert result["scored"] == 3
+    assert result["scored"] == 6
     rows = app._project.journal.scores("slice", 1)
-    assert {r.image for r in rows} == set(ids[3:])
-    assert {r.stratum.split("/")[0] for r in rows} == {"rv", "myo", "lv"}
-    assert all(0 <= v <= 1 for r in rows for v in r.terms.values())
+    assert [r.image for r in rows] == sorted(ids)
+    assert {"rv", "myo", "lv", "image"} == {name.split("/")[0] for r in rows for name in r.terms}
+    assert all(value >= 0 for r in rows for value in r.terms.values())
     assert app.scoring({"method": "low_contrast", "device": "cpu"})["scored"] == 0, "each study once per version"
     reply = app.next_sample({"strategy": "random", "client_id": "a"})
     assert reply["id"] in ids[3:]
-    assert reply["model_version"] == 1
-    assert app.next_sample({"strategy": "low_contrast", "client_id": "a"})["id"] == reply["id"], "one's own open image"
+    assert (reply["model_version"], reply["why"]["strategy"]) == (1, "low_contrast")
+    again = app.next_sample({"strategy": "low_contrast", "client_id": "a"})
+    assert {**again, "left": 0} == {**reply, "left": 0}, "one's own open image, for the same reason"
     assert app.next_sample({"strategy": "low_contrast", "client_id": "b"})["id"] != reply["id"]
+    pick = app._project.journal.last_pick(reply["id"])
+    assert (pick.version, pick.reason, pick.details["terms"]) == (1, reply["reason"], reply["terms"])
 
 
 def test_volume_model_trains_resumes_and_segments(tmp_path):

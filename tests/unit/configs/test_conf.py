@@ -112,3 +112,12 @@ def test_keys_of_the_server_itself_are_no_mistake(caplog):
     with caplog.at_level(logging.WARNING):
         parse_conf({"server_mode": "true", "auth_token": "x", "labels": "polyp"})
     assert "Ignored" not in caplog.text
+
+
+def test_the_strategy_behind_random_is_one_of_those_there_are():
+    assert (parse_conf({}).strategy, parse_conf({}).control_share) == ("low_contrast", 0.1)
+    assert parse_conf({"strategy": "coverage", "control_share": "0"}).strategy == "coverage"
+    with pytest.raises(SpecError, match="expected --conf strategy to be one of low_contrast, random_control"):
+        parse_conf({"strategy": "best"})
+    with pytest.raises(SpecError, match="expected --conf control_share to be a number from 0 to 1"):
+        parse_conf({"control_share": "2"})

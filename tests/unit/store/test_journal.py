@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lib.store.journal import Journal, JournalError
-from lib.store.records import Score
-from lib.store.schema import SCHEMA_VERSION
+from lib.store.records import Pick, Score
+from lib.store.schema import SCHEMA_VERSION, TABLES
 
 APP = Path(__file__).parents[3] / "apps" / "loco"
 NOW = 1_700_000_000.0
@@ -42,14 +42,14 @@ def test_everything_is_there_after_reopening(tmp_path):
     path = tmp_path / "new folder" / "journal.sqlite"
     first = Journal(path)
     submit(first, "a", labels={"polyp": 1})
-    first.put_scores("polyp", 1, [Score("b", "polyp/present", {"margin": 0.5}, b"\x00\x01", NOW)])
+    first.put_scores("polyp", 1, [Score("b", {"polyp/present/margin": 0.5}, b"\x00\x01")], NOW)
     first.lease(["b"], "ann", 60, NOW)
     first.set("policy", {"labels": 5})
     first.close()
 
     second = Journal(path)
     assert second.labelled_images() == {"a"}
-    assert second.scores("polyp", 1) == [Score("b", "polyp/present", {"margin": 0.5}, b"\x00\x01", NOW)]
+    assert second.scores("polyp", 1) == [Score("b", {"polyp/present/margin": 0.5}, b"\x00\x01")]
     assert second.open_leases(NOW) == {"b": "ann"}
     assert second.get("policy") == {"labels": 5}
 
@@ -418,32 +418,61 @@ def test_an_unknown_version_cannot_go_live_and_the_old_one_stays(journal):
 # --- scores
 
 
-def test_scores_are_kept_per_version_image_and_stratum(journal):
+def test_scores_are_kept_per_version_and_image(journal):
     rows = [
-        Score("b", "polyp/absent", {"peak": 0.25}, None, NOW),
-        Score("a", "polyp/present", {"margin": 0.5}, b"xy", NOW),
-        Score("a", "tool/present", {"margin": 0.1}, b"xy", NOW),
+        Score("b", {"polyp/absent/peak": 0.25}, None),
+        Score("a", {"polyp/present/margin": 0.5, "tool/present/margin": 0.125}, b"xy"),
     ]
-    journal.put_scores("m", 2, iter(rows))
-    journal.put_scores("m", 1, rows[:1])
-    assert journal.scores("m", 2) == [rows[1], rows[2], rows[0]]
+    marks = [journal.score_mark()]
+    journal.put_scores("m", 2, iter(rows), NOW)
+    marks.append(journal.score_mark())
+    journal.put_scores("m", 1, rows[:1], NOW)
+    assert journal.scores("m", 2) == [rows[1], rows[0]]
     assert journal.scored_images("m", 2) == {"a", "b"}
     assert journal.scored_images("m", 0) == set()
 
-    again = Score("b", "polyp/absent", {"peak": 0.75}, b"z", NOW + 1)
-    journal.put_scores("m", 2, [again])
-    assert journal.scores("m", 2)[2] == again
+    again = Score("b", {"polyp/present/margin": 0.75}, b"zw")
+    journal.put_scores("m", 2, [again], NOW + 1)
+    assert journal.scores("m", 2) == [rows[1], again]
+    marks.append(journal.score_mark())
+    assert marks[0] < marks[1] < marks[2]
 
-    assert journal.drop_scores_before("m", 2) == 1
+    journal.drop_scores_before("m", 2)
     assert journal.scored_images("m", 1) == set()
     assert journal.scored_images("m", 2) == {"a", "b"}
 
 
+def test_thousands_of_scores_come_back_as_they_were(journal):
+    rows = [Score(f"i{i:05d}", {"margin": i / 4096} if i % 3 else {"peak": i / 4096}, bytes(4)) for i in range(2500)]
+    journal.put_scores("m", 1, reversed(rows), NOW)
+    assert journal.scores("m", 1) == rows
+    blocks = journal.score_blocks("m", 1)
+    assert [len(block.images) for block in blocks] == [1000, 1000, 500]
+    assert {block.names for block in blocks} == {("margin", "peak")}
+
+
+def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path):
+    connection = sqlite3.connect(tmp_path / "old.sqlite")
+    for statement in TABLES:
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO picks (image, client, model, version, reason, ts) VALUES ('a', 'ann', 'm', 1, 'low contrast', 5)"
+    )
+    connection.execute("INSERT INTO skips (image, client, reason, ts) VALUES ('a', 'ann', 'blurred', 5)")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    journal = Journal(tmp_path / "old.sqlite")
+    assert (journal.last_pick("a").reason, journal.last_pick("a").details) == ("low contrast", {})
+    assert (journal.skips(), journal.skipped_for("bob")) == ({"a": 1}, [])
+    assert journal.scores("m", 1) == []
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_score_that_is_no_number_is_refused_with_the_whole_batch(journal, value):
-    rows = [Score("a", "s", {"margin": 0.5}, None, NOW), Score("b", "s", {"margin": value}, None, NOW)]
+    rows = [Score("a", {"margin": 0.5}, None), Score("b", {"margin": value}, None)]
     with pytest.raises(JournalError, match="expected the terms of b to be finite numbers"):
-        journal.put_scores("m", 1, rows)
+        journal.put_scores("m", 1, rows, NOW)
     assert journal.scores("m", 1) == []
 
 
@@ -455,13 +484,44 @@ def test_others_never_get_a_held_image_and_asking_again_gives_ones_own(journal):
     assert journal.lease(order, "ann", 60, NOW) == "a"
     assert journal.lease(order, "bob", 60, NOW) == "b"
     assert journal.lease(order, "eve", 60, NOW) is None
-    assert journal.lease(order[::-1], "ann", 60, NOW + 50) == "a"
+    assert journal.own_lease("ann", NOW + 50) == "a"
+    assert journal.renew("a", "ann", 60, NOW + 50)
     assert journal.open_leases(NOW + 61) == {"a": "ann"}  # ann's was renewed by asking, bob's expired
 
 
-def test_an_own_lease_outside_the_order_is_not_given(journal):
+def test_ones_own_lease_is_the_oldest_that_is_open_and_unlabelled(journal):
+    assert journal.own_lease("ann", NOW) is None
     journal.lease(["a"], "ann", 60, NOW)
-    assert journal.lease(["b", "c"], "ann", 60, NOW) == "b"
+    journal.lease(["b"], "ann", 60, NOW + 1)
+    assert journal.own_lease("ann", NOW + 2) == "a"
+    assert journal.own_lease("", NOW) is None
+    journal.add_submission("a", "a", "a.png", "0", {}, "bob", None, NOW + 3)
+    assert journal.own_lease("ann", NOW + 4) == "b"
+    assert journal.own_lease("ann", NOW + 61) is None
+
+
+def test_a_labelled_image_is_never_leased_until_its_label_is_removed(journal):
+    journal.add_submission("a", "a", "a.png", "0", {}, "bob", None, NOW)
+    assert journal.lease(["a", "b"], "ann", 60, NOW) == "b"
+    journal.mark_removed("a", NOW)
+    assert journal.lease(["a"], "bob", 60, NOW) == "a"
+
+
+def test_a_clock_that_is_set_back_does_not_block_for_longer_than_a_lease(journal):
+    journal.lease(["a"], "ann", 60, NOW + 10_000)
+    assert journal.lease(["a"], "bob", 60, NOW) is None, "ann may still be at it"
+    assert journal.lease(["a"], "bob", 60, NOW + 60) == "a"
+
+
+def test_the_pick_is_logged_with_the_lease_or_not_at_all(journal):
+    def pick(image):
+        return Pick(0, image, "ann", "polyp", 1, "low contrast", NOW, "low_contrast", 7, {"kind": "low contrast"})
+
+    assert journal.lease(["a"], "ann", 60, NOW, pick) == "a"
+    assert journal.lease(["a"], "bob", 60, NOW, pick) is None
+    (logged,) = journal.picks()
+    assert (logged.image, logged.seed, logged.details) == ("a", 7, {"kind": "low contrast"})
+    assert (journal.last_pick("a"), journal.last_pick_id(), journal.last_pick("b")) == (logged, logged.id, None)
 
 
 def test_expired_leases_do_not_block(journal):
@@ -494,6 +554,28 @@ def test_a_released_image_is_free(journal):
     assert journal.open_leases(NOW) == {}
 
 
+def test_a_lease_can_be_given_back_by_its_holder_alone(journal):
+    journal.lease(["a"], "ann", 60, NOW)
+    assert not journal.release("a", "bob")
+    assert journal.release("a", "ann")
+    assert not journal.release("a", "ann")
+
+
+def test_a_second_reading_is_kept_beside_the_first(journal):
+    for client in ("ann", "bob"):
+        journal.add_submission("a", "a", f"{client}.png", client, {"polyp": 1}, client, None, NOW)
+    assert [s.client for s in journal.submissions()] == ["ann", "bob"]
+
+
+def test_skips_are_for_oneself_for_all_or_by_two_who_are_unsure(journal):
+    journal.add_skip("later", "ann", "later", NOW)
+    journal.add_skip("broken", "ann", "unreadable", NOW + 1, for_all=True)
+    assert (journal.skipped_for("ann"), journal.skipped_for("bob")) == (["later", "broken"], ["broken"])
+    assert journal.skipped_for("") == ["broken"]
+    journal.add_skip("later", "eve", "unsure", NOW + 2)
+    assert journal.skipped_for("bob") == ["broken", "later"]
+
+
 def test_a_skip_is_counted_and_ends_only_ones_own_lease(journal):
     journal.lease(["a"], "ann", 60, NOW)
     journal.add_skip("a", "bob", "blurred", NOW)
@@ -504,8 +586,8 @@ def test_a_skip_is_counted_and_ends_only_ones_own_lease(journal):
 
 
 def test_picks_are_logged_newest_first(journal):
-    journal.add_pick("a", "ann", "polyp", 0, "coverage", NOW)
-    journal.add_pick("b", None, "polyp", 3, "low contrast", NOW + 1)
+    journal.add_pick(Pick(0, "a", "ann", "polyp", 0, "coverage", NOW))
+    journal.add_pick(Pick(0, "b", "", "polyp", 3, "low contrast", NOW + 1))
     (pick,) = journal.picks(limit=1)
     assert (pick.image, pick.client, pick.model, pick.version) == ("b", "", "polyp", 3)
     assert [row.reason for row in journal.picks()] == ["low contrast", "coverage"]

@@ -14,6 +14,8 @@ from lib.configs.method_options import with_options
 from lib.core.cases import PATIENT_PATTERN
 from lib.core.methods import method_class
 from lib.core.networks import NETWORKS
+from lib.core.policies import POLICIES
+from lib.core.select import CONTROL_SHARE
 from lib.core.spec import KINDS, ConfidenceSpec, ContrastSpec, Kind, MethodSpec, SpecError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ KEYS = {
     "retrain_idle": "seconds of quiet before it starts",
     "epochs": "epochs of one training",
     "iterations": "optimiser steps per epoch",
+    "strategy": "how the next image is chosen when a viewer asks for `random`, the only name that OHIF knows",
+    "control_share": "share of next images that are drawn blindly as control, 0 to 1",
     "patient": "regular expression whose first group is the patient in an image name",
     "seed": "seed of splits, training and selection",
     "cache_gb": "most gigabytes of loaded cases kept on disk for training; 0 keeps none",
@@ -56,6 +60,9 @@ class AppConf:
     retrain_idle: float
     epochs: int | None
     iterations: int | None
+    strategy: str
+    """Key of `POLICIES`."""
+    control_share: float
     patient: str
     seed: int
     cache_bytes: int
@@ -82,6 +89,8 @@ def parse_conf(conf: Mapping[str, Any]) -> AppConf:
         retrain_idle=_number(conf, "retrain_idle", 20.0, 0, 10**6),
         epochs=_optional_count(conf, "epochs"),
         iterations=_optional_count(conf, "iterations"),
+        strategy=_strategy(str(conf.get("strategy", "low_contrast"))),
+        control_share=_number(conf, "control_share", CONTROL_SHARE, 0, 1),
         patient=_pattern(str(conf.get("patient") or PATIENT_PATTERN)),
         seed=_count(conf, "seed", 0, 0),
         cache_bytes=int(_number(conf, "cache_gb", CACHE_GB, 0, 10**6) * 10**9),
@@ -141,6 +150,12 @@ def _network(conf: Mapping[str, Any]) -> str | None:
     name = conf.get("network")
     if name is not None and name not in NETWORKS:
         raise SpecError(f"expected --conf network to be one of {', '.join(NETWORKS)}, but got {name!r}; choose one")
+    return name
+
+
+def _strategy(name: str) -> str:
+    if name not in POLICIES:
+        raise SpecError(f"expected --conf strategy to be one of {', '.join(POLICIES)}, but got {name!r}; choose one")
     return name
 
 

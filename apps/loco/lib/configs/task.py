@@ -10,12 +10,14 @@ import torch
 from monailabel.interfaces.config import TaskConfig
 from monailabel.interfaces.datastore import Datastore
 
-from lib.activelearning.low_contrast import LowContrast
+from lib.activelearning.board import Board
+from lib.activelearning.next_image import NextImage
 from lib.configs.conf import AppConf
 from lib.core.images import CaseError, ImageHeader, read_header
 from lib.core.methods import method_class
 from lib.core.networks import NETWORKS_2D, NETWORKS_3D
 from lib.core.plan import decide_kind, plan_task
+from lib.core.policies import POLICIES
 from lib.core.spec import SpecError, TaskSpec
 from lib.infers.segmentation import Segmentation
 from lib.scoring.low_contrast import LowContrastScoring
@@ -37,6 +39,7 @@ class LoCoTask(TaskConfig):
         self.name = spec.data.kind
         self.labels = dict(spec.labels)
         self._spec, self._project, self._conf = spec, project, conf
+        self.board = Board(self.name, project, conf.patient, len(self.labels), conf.seed)
 
     def infer(self) -> Segmentation:
         """Inference with the live model."""
@@ -47,14 +50,16 @@ class LoCoTask(TaskConfig):
         conf = self._conf
         return SemiSupervisedTraining(self.name, self._spec, self._project, conf.patient, conf.seed, conf.cache_bytes)
 
-    def strategy(self) -> dict[str, LowContrast]:
-        """The strategy, also under the only name that OHIF can call."""
-        strategy = LowContrast(self.name, self._project, self._conf.patient, len(self.labels), self._conf.seed)
-        return {"low_contrast": strategy, "random": strategy}
+    def strategy(self) -> dict[str, NextImage]:
+        """The strategies; the configured one also as `random`, the only name that OHIF can call."""
+        conf = self._conf
+        strategies = {name: NextImage(name, self.board, conf.control_share) for name in POLICIES}
+        return {"low_contrast": strategies["low_contrast"], "random": strategies[conf.strategy], **strategies}
 
     def scoring_method(self) -> dict[str, LowContrastScoring]:
-        """The scoring pass behind the strategy."""
-        return {"low_contrast": LowContrastScoring(self.name, self._project, self._conf.patient)}
+        """The scoring pass behind the strategies."""
+        dropout = self._conf.strategy == "mc_dropout"
+        return {"low_contrast": LowContrastScoring(self.name, self._project, self._conf.patient, dropout)}
 
 
 def plan_for(datastore: Datastore, project: Project, conf: AppConf) -> TaskSpec:

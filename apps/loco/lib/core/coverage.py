@@ -1,110 +1,103 @@
 """Which image next while there is no teacher: typical of what was not seen yet, then fainter and fainter.
 
-A pure function like `select.choose_order`: all chance comes from the generator passed in (active-learning specification 6.7).
+A policy like those of `select` and `rivals`, on what the images themselves show (active-learning specification 6.7).
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
-from lib.core.select import Choice, percent, ranks, stack
+from lib.core.pool import Pool, Situation, spread_over_groups
+from lib.core.select import OFFERED, Choice, percent, ranks
 
 _NEIGHBOURS = 20
+_UNKNOWN = -1
+"""Group of images that were not looked at yet: they come last."""
 
 
-@dataclass(frozen=True)
-class ColdFeatures:
-    """What an image shows without a model: `embedding` D float; `contrast`, high = strong, in any unit."""
+class ColdPolicy:
+    """First the most typical image of each group of similar ones in which nothing was seen, large groups first.
 
-    embedding: np.ndarray
-    contrast: float
-
-
-def cold_order(
-    features: Mapping[str, ColdFeatures], labelled: AbstractSet[str], rng: np.random.Generator, clusters: int
-) -> list[Choice]:
-    """All unlabelled images in the order in which they should be served while there is no teacher.
-
-    First the most typical image of each group of similar images in which nothing is labelled yet, large groups first;
-    then the others by `(1 - w) typicality + w (1 - contrast)`, both as ranks, w = labelled / (4 clusters) <= 0.5.
+    Then the others by `(1 - w) typicality + w (1 - contrast)`, both as ranks, w = seen / (4 clusters) <= 0.5.
 
     Args:
-        features: Of all images, labelled ones too: they tell which groups are covered.
-        labelled: Images that have a label.
-        rng: Source of all chance. Give it the same seed at each call, so that the groups stay the same.
-        clusters: Number of groups, at least 1; fewer when there are fewer different images.
-
-    Returns:
-        Each unlabelled image once, best first. Terms: `typicality`, a rank in (0, 1), and `contrast` as given.
+        pool: all images, labelled ones too: they tell which groups are covered. Needs the term `image/contrast`, high =
+            strong; the embeddings may have any scale.
+        clusters: number of groups, at least 1; fewer when there are fewer different images. About 4 per class.
+        seed: of the grouping.
     """
-    if clusters < 1:
-        raise ValueError(f"expected clusters to be at least 1, but got {clusters}; use about 4 per class")
-    images = sorted(features)
-    if all(image in labelled for image in images):
-        return []
-    vectors = stack([features[image].embedding for image in images])
-    contrast = np.array([features[image].contrast for image in images], dtype=np.float64)
-    distance = _neighbour_distance(vectors)
-    group = _groups(vectors, clusters, rng)
-    is_labelled = np.array([image in labelled for image in images])
-    sizes = np.bincount(group)
 
-    typical, faint = 1.0 - ranks(distance), 1.0 - ranks(contrast)
-    weight = min(0.5, len(labelled) / (4 * clusters))
-    score = (1 - weight) * typical + weight * faint
-    first = _first_of_uncovered_groups(group, is_labelled, distance, contrast)
-    rest = np.flatnonzero(~is_labelled & ~np.isin(np.arange(len(images)), first))
-    rest = rest[np.argsort(-score[rest], kind="stable")]
+    def __init__(self, pool: Pool, clusters: int, seed: int = 0) -> None:
+        if clusters < 1:
+            raise ValueError(f"expected clusters to be at least 1, but got {clusters}; use about 4 per class")
+        self.pool, self._clusters = pool, clusters
+        column = pool.terms.get("image/contrast", np.full(len(pool), np.nan, dtype=np.float32))
+        known = np.flatnonzero(np.isfinite(column))
+        contrast, vectors = column[known].astype(np.float64), pool.embeddings[known]
+        distance = _neighbour_distance(vectors)
+        self._group = np.full(len(pool), _UNKNOWN)
+        self._group[known] = _groups(vectors, clusters, seed)
+        self._sizes = np.bincount(self._group[known])
+        self._typical, self._faint = np.full(len(pool), -1.0), np.full(len(pool), -1.0)
+        if len(known):
+            self._typical[known], self._faint[known] = 1.0 - ranks(distance), 1.0 - ranks(contrast)
+        self._by_typicality = known[np.lexsort((contrast, distance))]
 
-    def choice(i: int, reason: str) -> Choice:
-        return Choice(
-            images[i], reason, {"typicality": float(typical[i]), "contrast": float(contrast[i])}, float(score[i])
-        )
+    def choose(self, situation: Situation, rng: np.random.Generator) -> list[Choice]:
+        """Free images, best first. No chance is in it, so that two annotators cover different groups."""
+        if not situation.free.any():
+            return []
+        allowed = spread_over_groups(situation.free, situation.seen, self.pool.groups)
+        first = self._first_of_uncovered_groups(allowed, situation.seen)
+        weight = min(0.5, int(situation.seen.sum()) / (4 * self._clusters))
+        score = (1 - weight) * self._typical + weight * self._faint
+        rest = np.setdiff1d(np.flatnonzero(allowed), first)
+        rest = rest[np.argsort(-score[rest], kind="stable")][: max(0, OFFERED - len(first))]
+        return [self._choice(i, score, self._coverage_reason(i)) for i in first] + [
+            self._choice(int(i), score, self._rest_reason(int(i))) for i in rest
+        ]
 
-    return [choice(i, _coverage_reason(int(sizes[group[i]]))) for i in first] + [
-        choice(
-            i, f"coverage: more typical than {percent(typical[i])} and fainter than {percent(faint[i])} of all images"
-        )
-        for i in rest
-    ]
+    def _first_of_uncovered_groups(self, allowed: np.ndarray, seen: np.ndarray) -> list[int]:
+        """The most typical image of each group without a seen one, the fainter of equals; large groups first."""
+        covered = set(self._group[seen].tolist())
+        first: dict[int, int] = {}
+        for i in self._by_typicality[allowed[self._by_typicality]]:
+            if self._group[i] not in covered:
+                first.setdefault(int(self._group[i]), int(i))
+        return sorted(first.values(), key=lambda i: (-self._sizes[self._group[i]], i))[:OFFERED]
+
+    def _choice(self, i: int, score: np.ndarray, reason: str) -> Choice:
+        terms = {"typicality": float(self._typical[i])} | self.pool.terms_of(i, "image")
+        return Choice(self.pool.images[i], reason, "coverage", "image", terms, float(score[i]))
+
+    def _coverage_reason(self, i: int) -> str:
+        size = int(self._sizes[self._group[i]])
+        if size == 1:
+            return "coverage: unlike all other studies, and not seen yet"
+        return f"coverage: typical of a group of {size} similar studies not seen yet"
+
+    def _rest_reason(self, i: int) -> str:
+        if self._group[i] == _UNKNOWN:
+            return "not looked at yet: chosen because nothing else is left"
+        typical, faint = percent(self._typical[i]), percent(self._faint[i])
+        return f"coverage: more typical than {typical} and fainter than {faint} of all images"
 
 
 def _neighbour_distance(vectors: np.ndarray) -> np.ndarray:
     """Mean distance of each image to its 20 nearest others (N float); small = typical. 0 for a single image."""
     count = min(_NEIGHBOURS, len(vectors) - 1)
-    if count == 0:
+    if count <= 0:
         return np.zeros(len(vectors))
     distances, _ = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(vectors).kneighbors()
     return np.round(distances.mean(axis=1), 6)  # equal up to rounding errors is a tie
 
 
-def _groups(vectors: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
+def _groups(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     """Group number of each image (N int), by k-means."""
-    different = len(np.unique(np.round(vectors, 6), axis=0))
-    seed = int(rng.integers(2**31))
-    return KMeans(min(clusters, different), n_init=3, random_state=seed).fit_predict(np.round(vectors, 6))
-
-
-def _first_of_uncovered_groups(
-    group: np.ndarray, is_labelled: np.ndarray, distance: np.ndarray, contrast: np.ndarray
-) -> list[int]:
-    """The most typical image of each group without a label, the fainter of equals; large groups first."""
-    sizes = np.bincount(group)
-    covered = set(group[is_labelled].tolist())
-    first: dict[int, int] = {}
-    for i in np.lexsort((contrast, distance)):
-        if group[i] not in covered:
-            first.setdefault(int(group[i]), int(i))
-    return sorted(first.values(), key=lambda i: (-sizes[group[i]], i))
-
-
-def _coverage_reason(size: int) -> str:
-    if size == 1:
-        return "coverage: unlike all other studies, and not seen yet"
-    return f"coverage: typical of a group of {size} similar studies not seen yet"
+    if len(vectors) == 0:
+        return np.zeros(0, dtype=int)
+    rounded = np.round(vectors, 6)
+    different = len(np.unique(rounded, axis=0))
+    return KMeans(min(clusters, different), n_init=3, random_state=seed).fit_predict(rounded)

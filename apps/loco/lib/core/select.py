@@ -1,249 +1,285 @@
-"""Which image next: pure functions from scores to an order of preference, best first, each with its reason.
+"""Which image next, by the low-contrast score: ranks within strata, class turns, noise, and variety within a shortlist.
 
-With a teacher: `choose_order` (active-learning specification 6.5 and 6.6). Before there is one: `coverage.cold_order`.
-Nothing is read or written here, and all chance comes from the generator passed in: the same seed gives the same order.
+Active-learning specification 6.4 to 6.6. A policy is built once from a pool, which ranks it, and then chooses from a
+situation in a few milliseconds. All chance comes from the generator passed in: the same seed gives the same choice.
+The rivals are in `rivals.py`, the policy before there is a model in `coverage.py`, all of them by name in `policies.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-_SMALLEST_BETA = 0.5
-_BETA_GROWTH = 8.0
-"""Selection sharpness beta grows from 0.5 at the first label to 0.5 * 8 at the last of the budget."""
+from lib.core.pool import Pool, Situation, spread_over_groups
+
+SMALLEST_BETA = 0.5
+BETA_GROWTH = 8.0
+"""Sharpness of the draw by rank: 0.5 at the first label to 4 at the last of the budget."""
+CLASS_SHARE = 0.66
+"""Share of turns that go to one class; the others to the highest score of any class (ClaSP PE at image level)."""
+ABSENT_SHARE = 0.25
+"""Share of turns for images in which the class was not found, until the miss rate of the model is known."""
+CONTROL_SHARE = 0.1
+SHORTLIST = 50
+"""How many of the best compete for being different."""
+OFFERED = 10
+"""How many a policy returns: the first is served, the others stand by in case somebody takes it at the same moment."""
 _SHORTLIST_DIVISOR = 4
 """A shortlist is at most this part of its queue; in a small pool the score would not matter otherwise."""
-
-
-@dataclass(frozen=True)
-class ScoredImage:
-    """Terms (high = low contrast) of one image in a stratum, "class/present" or "class/absent"; `embedding` D float."""
-
-    image: str
-    stratum: str
-    terms: Mapping[str, float]
-    embedding: np.ndarray | None = None
+RANKED = {
+    "present": ("threshold_deficit", "margin", "feature_contrast"),
+    "absent": ("feature_contrast", "peak"),
+}
+"""Terms that make the score, by stratum, with equal weights."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An image, why it was chosen (in plain words), and the numbers behind that."""
+    """An image, why it was chosen in plain words, and the numbers behind that.
+
+    `kind`: low contrast, possible miss, variety, coverage, uncertainty, random or random control. `detail`: turn, queue, rank
+    and the like, for those who want to replay it.
+    """
 
     image: str
     reason: str
-    terms: Mapping[str, float]
-    score: float
+    kind: str
+    stratum: str = ""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    score: float = 0.0
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-def rank_score(scores: Sequence[ScoredImage]) -> dict[str, float]:
-    """Score in (0, 1) per image: the mean of its terms' ranks within the stratum; over several strata the highest.
+class Policy(Protocol):
+    """A way to choose, built from a pool."""
 
-    Ranks are (position + 1/2) / n, ascending, ties averaged: they remove what differs between teachers and modalities.
+    pool: Pool
 
-    Examples:
-        >>> margins = {"a": 0.9, "b": 0.1}
-        >>> rank_score([ScoredImage(image, "polyp/present", {"margin": value}) for image, value in margins.items()])
-        {'a': 0.75, 'b': 0.25}
-    """
-    best: dict[str, float] = {}
-    for entry, score in zip(scores, _entry_scores(scores), strict=True):
-        best[entry.image] = max(best.get(entry.image, 0.0), float(score))
-    return best
+    def choose(self, situation: Situation, rng: np.random.Generator) -> list[Choice]:
+        """Up to `OFFERED` free images, best first; empty only when none is free."""
+        ...
 
 
-def choose_order(
-    scored: Sequence[ScoredImage],
-    labelled_embeddings: Sequence[np.ndarray] | np.ndarray,
-    leased_embeddings: Sequence[np.ndarray] | np.ndarray,
-    rng: np.random.Generator,
-    progress: float,
-    absent_share: float = 0.25,
-    shortlist: int = 50,
-    control_share: float = 0.1,
+def next_images(
+    policy: Policy, situation: Situation, rng: np.random.Generator, control_share: float = CONTROL_SHARE
 ) -> list[Choice]:
-    """All images in the order in which they should be served.
-
-    Two queues, images where a class is predicted and images where one is not, take turns at random. Within a queue the
-    key is `-ln(rank) + Gumbel / beta`, so that P(first) is proportional to `rank ** -beta`. Of the best keys the image
-    most unlike what is labelled or being labelled comes first. In a share of the calls the first is uniformly random.
-
-    Args:
-        scored: One entry per unlabelled image and class, all by the same teacher; the order does not matter.
-        labelled_embeddings: M of them, each D float, by the same teacher; may be empty.
-        leased_embeddings: Same, of the images that annotators hold now.
-        rng: Source of all chance.
-        progress: Share of the labelling budget that is used, in [0, 1]; values outside are clipped.
-        absent_share: Share of turns for images where a class was not predicted, in [0, 1].
-        shortlist: How many of the best keys compete for being different; at most a quarter of the queue.
-        control_share: Share of calls whose first image is the random control, in [0, 1].
+    """The policy's choice, or in a share of the calls a random control: drawn blindly among all free images, and tagged.
 
     Returns:
-        Each image once, best first.
+        Up to `OFFERED` free images, the one to serve first; empty when none is free.
     """
-    _check_share("absent_share", absent_share)
-    _check_share("control_share", control_share)
-    if not scored:
-        return []
-    entries = sorted(scored, key=lambda entry: (entry.image, entry.stratum))
-    scores = _entry_scores(entries)
-    above = _shares_below(entries, scores)
+    if not 0.0 <= control_share <= 1.0:
+        raise ValueError(f"expected control_share to be in [0, 1], but got {control_share}; 0.1 means every tenth call")
     is_control = rng.random() < control_share
-    control = str(rng.choice(sorted({entry.image for entry in entries})))
+    free = np.flatnonzero(situation.free)
+    if len(free) == 0:
+        return []
+    if not is_control:
+        return policy.choose(situation, rng)
+    drawn = rng.choice(free, size=min(OFFERED, len(free)), replace=False)
+    reason = "random control: drawn blindly, to measure what choosing brings"
+    return [Choice(policy.pool.images[i], reason, "random control") for i in drawn]
 
-    beta = _SMALLEST_BETA * _BETA_GROWTH ** float(np.clip(progress, 0.0, 1.0))
-    seen = [np.asarray(vector, dtype=np.float64) for vector in (*labelled_embeddings, *leased_embeddings)]
-    queues: dict[bool, list[Choice]] = {}
-    for absent in (False, True):
-        members = [i for i, entry in enumerate(entries) if _is_absent(entry.stratum) == absent]
-        choices = [
-            Choice(entries[i].image, _reason(entries[i], above[i]), entries[i].terms, float(scores[i])) for i in members
+
+def choose_batch(
+    policy: Policy, situation: Situation, rng: np.random.Generator, count: int, control_share: float = CONTROL_SHARE
+) -> list[Choice]:
+    """Up to `count` images in turn, each seen by the choices after it, as annotators would be served."""
+    places = {image: i for i, image in enumerate(policy.pool.images)}
+    chosen: list[Choice] = []
+    free, seen = situation.free.copy(), situation.seen.copy()
+    while len(chosen) < count and (
+        found := next_images(policy, replace(situation, free=free, seen=seen), rng, control_share)
+    ):
+        chosen.append(found[0])
+        place = places[found[0].image]
+        free[place], seen[place] = False, True
+    return chosen
+
+
+class LowContrastPolicy:
+    """Low-contrast confidence: two queues per class, present and absent, each ranked by its own terms.
+
+    Args:
+        pool: what the model says.
+        ranked: the images that are ranked, N bool: those without a label when the model looked at them.
+    """
+
+    def __init__(self, pool: Pool, ranked: np.ndarray | None = None) -> None:
+        self.pool = pool
+        ranked = np.ones(len(pool), dtype=bool) if ranked is None else ranked
+        self._queues = {
+            (name, stratum): queue
+            for name in pool.classes
+            for stratum in ("present", "absent")
+            if len(queue := _ranked_queue(pool, f"{name}/{stratum}", RANKED[stratum], ranked))
+        }
+        self._any = {
+            stratum: _merged([queue for (_, s), queue in self._queues.items() if s == stratum], len(pool))
+            for stratum in ("present", "absent")
+        }
+
+    def choose(self, situation: Situation, rng: np.random.Generator) -> list[Choice]:
+        """A class turn, a stratum, a noisy draw by rank, and of the best the one most unlike what was seen."""
+        turn = self._class_turn(situation, rng)
+        wants_absent = rng.random() < _absent_share(situation, turn)
+        beta = SMALLEST_BETA * BETA_GROWTH ** float(np.clip(situation.progress, 0.0, 1.0))
+        allowed = spread_over_groups(situation.free, situation.seen, self.pool.groups)
+        for stratum in ("absent", "present") if wants_absent else ("present", "absent"):
+            for name in (turn, None):
+                queue = self._queues.get((name, stratum)) if name else self._any[stratum]
+                if queue is not None and len(members := queue.within(allowed)):
+                    detail = {"turn": name or "any class", "queue": stratum, "beta": round(beta, 3), "of": len(members)}
+                    return self._from_queue(queue, members, situation, rng, beta, detail)
+        rest = np.flatnonzero(allowed)
+        rng.shuffle(rest)
+        return [Choice(self.pool.images[i], "not looked at yet: chosen at random", "random") for i in rest[:OFFERED]]
+
+    def _class_turn(self, situation: Situation, rng: np.random.Generator) -> str | None:
+        """The class whose turn it is, rarely labelled ones more often; None: the highest score of any class."""
+        names = self.pool.classes
+        one_class = rng.random() < CLASS_SHARE
+        weights = np.array([1 / np.sqrt(situation.labelled.get(name, 0) + 1) for name in names])
+        drawn = rng.random()
+        if not names or not one_class:
+            return None
+        return names[
+            int(np.searchsorted(np.cumsum(weights) / weights.sum(), drawn, side="right").clip(0, len(names) - 1))
         ]
-        choices, vectors = _best_per_image(choices, [entries[i].embedding for i in members])
-        queues[absent] = _queue_order(choices, vectors, seen, rng, beta, shortlist)
 
-    order = _take_turns(queues[False], queues[True], absent_share, rng)
-    return _with_control_first(order, control) if is_control else order
+    def _from_queue(
+        self,
+        queue: _Queue,
+        members: np.ndarray,
+        situation: Situation,
+        rng: np.random.Generator,
+        beta: float,
+        detail: Mapping[str, Any],
+    ) -> list[Choice]:
+        short = max(1, min(SHORTLIST, len(members) // _SHORTLIST_DIVISOR))
+        drawn = draw_by_rank(len(members), rng, beta, short)
+        order = members[drawn]
+        farthest = order[farthest_first(self.pool.embeddings, order, situation.seen)]
+        rank = {int(members[d]): int(d) + 1 for d in drawn}
+        moved = int(farthest[0]) != int(order[0])
+        return [
+            self._choice(int(i), queue, {**detail, "rank": rank[int(i)]}, len(order) if moved else 0)
+            for i in farthest[:OFFERED]
+        ]
+
+    def _choice(self, i: int, queue: _Queue, detail: Mapping[str, Any], unlike: int) -> Choice:
+        stratum = queue.stratum_of(i)
+        terms = self.pool.terms_of(i, stratum)
+        kind, reason = _reason(stratum, terms, float(queue.below[i]))
+        if unlike:
+            reason += f"; of the {unlike} best the most unlike the labelled images"
+        return Choice(self.pool.images[i], reason, kind, stratum, terms, float(queue.score[i]), detail)
 
 
-def _entry_scores(entries: Sequence[ScoredImage]) -> np.ndarray:
-    """Mean rank of the terms of each entry within its stratum (N float)."""
-    scores = np.zeros(len(entries))
-    for members in _by_stratum(entries):
-        names = list(entries[members[0]].terms)
-        table = np.array([_term_values(entries[i], names) for i in members], dtype=np.float64)
-        scores[members] = np.mean([ranks(column) for column in table.T], axis=0)
-    return scores
+@dataclass(frozen=True)
+class _Queue:
+    """Images by falling score: `order` M int; `score` and `below`, share of the others with a lower score, N float.
+
+    `strata`: names of strata; `which`: N int, the stratum to which the score of an image belongs.
+    """
+
+    order: np.ndarray
+    score: np.ndarray
+    below: np.ndarray
+    strata: Sequence[str]
+    which: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def within(self, allowed: np.ndarray) -> np.ndarray:
+        """The images of the queue that are allowed (N bool), best first."""
+        return self.order[allowed[self.order]]
+
+    def stratum_of(self, index: int) -> str:
+        return self.strata[int(self.which[index])]
 
 
-def _by_stratum(entries: Sequence[ScoredImage]) -> list[list[int]]:
-    """Positions of the entries of each stratum."""
-    positions = sorted(range(len(entries)), key=lambda i: entries[i].stratum)
-    return [list(members) for _, members in groupby(positions, key=lambda i: entries[i].stratum)]
+def _ranked_queue(pool: Pool, stratum: str, names: Sequence[str], ranked: np.ndarray) -> _Queue:
+    """Score in (0, 1): the mean of the ranks of the terms within the stratum."""
+    columns = pool.stratum(stratum)
+    table = np.array([columns[name] for name in names if name in columns], dtype=np.float64).reshape(-1, len(pool))
+    members = np.flatnonzero(ranked & np.isfinite(table).all(axis=0)) if len(table) else np.zeros(0, dtype=int)
+    score, below = np.zeros(len(pool)), np.zeros(len(pool))
+    if len(members):
+        score[members] = np.mean([ranks(row[members]) for row in table], axis=0)
+        own = np.round(score[members], 9)
+        below[members] = np.searchsorted(np.sort(own), own) / max(1, len(members) - 1)
+    return _Queue(by_falling(score, members), score, below, (stratum,), np.zeros(len(pool), dtype=int))
 
 
-def _term_values(entry: ScoredImage, names: Sequence[str]) -> list[float]:
-    values = [float(entry.terms.get(name, np.nan)) for name in names]
-    if not names or set(entry.terms) != set(names) or not np.isfinite(values).all():
-        raise ValueError(
-            f"expected {entry.image} to have the finite terms {', '.join(names) or '(at least one)'} like the rest of "
-            f"'{entry.stratum}', but got {dict(entry.terms)}; rank images of one model version only"
-        )
-    return values
+def _merged(queues: Sequence[_Queue], count: int) -> _Queue | None:
+    """One queue over several classes; the score of an image is its highest."""
+    if not queues:
+        return None
+    scores = np.full((len(queues), count), -1.0)
+    for row, queue in zip(scores, queues, strict=True):
+        row[queue.order] = queue.score[queue.order]
+    which = scores.argmax(axis=0)
+    score = scores.max(axis=0)
+    below = np.array([queue.below for queue in queues])[which, np.arange(count)]
+    members = np.flatnonzero(score >= 0)
+    return _Queue(by_falling(score, members), score, below, tuple(queue.strata[0] for queue in queues), which)
+
+
+def by_falling(score: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Members (M int) by falling score (N float); equals in an order of their own, which favours no name."""
+    lots = np.random.default_rng(0).random(len(score))
+    return members[np.lexsort((lots[members], -np.round(score[members], 9)))]
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """(rank + 1/2) / n ascending with ties averaged (N float in (0, 1))."""
+    """(rank + 1/2) / n ascending with ties averaged (N float in (0, 1)).
+
+    Examples:
+        >>> ranks(np.array([5.0, 1.0, 1.0, 9.0])).tolist()
+        [0.625, 0.25, 0.25, 0.875]
+    """
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - counts + (counts - 1) / 2
     return (middle[place] + 0.5) / len(values)
 
 
-def _shares_below(entries: Sequence[ScoredImage], scores: np.ndarray) -> np.ndarray:
-    """Share of the other entries of the stratum that have a lower score (N float in [0, 1])."""
-    shares = np.zeros(len(entries))
-    for members in _by_stratum(entries):
-        own = np.round(scores[members], 9)
-        shares[members] = np.searchsorted(np.sort(own), own) / max(1, len(members) - 1)
-    return shares
+def draw_by_rank(count: int, rng: np.random.Generator, beta: float, wanted: int) -> np.ndarray:
+    """The first `wanted` of the places 0 .. count - 1 in a random order with P(first) ~ (place + 1) ** -beta."""
+    return smallest(np.log(np.arange(1, count + 1, dtype=np.float32)) - gumbel(count, rng, beta), wanted)
 
 
-def _best_per_image(
-    choices: Sequence[Choice], vectors: Sequence[np.ndarray | None]
-) -> tuple[list[Choice], list[np.ndarray | None]]:
-    """Of each image in several strata of a queue, the entry with the highest score."""
-    best: dict[str, int] = {}
-    for i, choice in enumerate(choices):
-        if choice.image not in best or choice.score > choices[best[choice.image]].score:
-            best[choice.image] = i
-    return [choices[i] for i in best.values()], [vectors[i] for i in best.values()]
+def gumbel(count: int, rng: np.random.Generator, beta: float) -> np.ndarray:
+    """Gumbel noise of scale 1 / beta (`count` float32)."""
+    waits = np.maximum(rng.standard_exponential(count, dtype=np.float32), np.finfo(np.float32).tiny)
+    return -np.log(waits) / np.float32(beta)
 
 
-def _queue_order(
-    choices: Sequence[Choice],
-    vectors: Sequence[np.ndarray | None],
-    seen: Sequence[np.ndarray],
-    rng: np.random.Generator,
-    beta: float,
-    shortlist: int,
-) -> list[Choice]:
-    """One queue by noisy rank; of its shortlist the image farthest from everything `seen` comes first."""
-    count = len(choices)
-    if count == 0:
-        return []
-    rank = (1.0 - ranks(np.array([choice.score for choice in choices]))) * count + 0.5  # 1 is the best
-    key = -np.log(rank) + rng.gumbel(size=count) / beta
-    order = [int(i) for i in np.argsort(-key, kind="stable")]
-    candidates = order[: max(1, min(shortlist, count // _SHORTLIST_DIVISOR))]
-    first = _farthest(candidates, vectors, seen)
-    ordered = [choices[i] for i in order if i != first]
-    head = choices[first]
-    if first != order[0]:
-        why = f"{head.reason}; of the {len(candidates)} best the most unlike the labelled images"
-        head = Choice(head.image, why, head.terms, head.score)
-    return [head, *ordered]
+def smallest(key: np.ndarray, wanted: int) -> np.ndarray:
+    """Places of the `wanted` smallest keys (N float), the smallest first."""
+    wanted = min(wanted, len(key))
+    best = np.argpartition(key, wanted - 1)[:wanted] if wanted else np.zeros(0, dtype=int)
+    return best[np.argsort(key[best], kind="stable")]
 
 
-def _farthest(candidates: Sequence[int], vectors: Sequence[np.ndarray | None], seen: Sequence[np.ndarray]) -> int:
-    """The candidate with the largest cosine distance to its nearest in `seen`; the first if nothing can be compared."""
-    known = [(i, vector) for i in candidates if (vector := vectors[i]) is not None]
-    if not known or not seen:
-        return candidates[0]
-    own, others = _unit(stack([vector for _, vector in known])), _unit(stack(seen))
-    if own.shape[1] != others.shape[1]:
-        raise ValueError(
-            f"expected all embeddings to have the same length, but got {own.shape[1]} and {others.shape[1]}; "
-            "compare embeddings of one model version only"
-        )
-    nearest = 1.0 - (own @ others.T).max(axis=1)
-    return known[int(np.argmax(np.round(nearest, 9)))][0]
+def farthest_first(embeddings: np.ndarray, candidates: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Places in `candidates` (L int), those least like what was seen first; as they come if nothing can be compared.
 
-
-def _take_turns(
-    present: Sequence[Choice], absent: Sequence[Choice], absent_share: float, rng: np.random.Generator
-) -> list[Choice]:
-    """Merge two queues; each turn goes to `absent` with its share; an image in both comes once."""
-    turns = rng.random(len(present) + len(absent)) < absent_share
-    merged: dict[str, Choice] = {}
-    i = j = 0
-    for absent_turn in turns:
-        if j < len(absent) and (absent_turn or i == len(present)):
-            merged.setdefault(absent[j].image, absent[j])
-            j += 1
-        else:
-            merged.setdefault(present[i].image, present[i])
-            i += 1
-    return list(merged.values())
-
-
-def _with_control_first(order: Sequence[Choice], image: str) -> list[Choice]:
-    control = next(choice for choice in order if choice.image == image)
-    tagged = Choice(
-        image, "random control: drawn blindly, to measure what choosing brings", control.terms, control.score
-    )
-    return [tagged, *(choice for choice in order if choice.image != image)]
-
-
-def _is_absent(stratum: str) -> bool:
-    return stratum.rpartition("/")[2] == "absent"
-
-
-def _reason(entry: ScoredImage, share_below: float) -> str:
-    """Why an image is worth labelling, e.g. "low contrast: ... (margin 0.55, feature contrast 0.72)"."""
-    name = entry.stratum.rpartition("/")[0] or entry.stratum
-    numbers = ", ".join(f"{term.replace('_', ' ')} {value:.2f}" for term, value in entry.terms.items())
-    absent = _is_absent(entry.stratum)
-    if share_below < 0.5:
-        what = f"no {name} found" if absent else f"a clear {name} border"
-        return f"variety: not all images should be hard ones; {what} ({numbers})"
-    if absent:
-        text = f"possible miss: no {name} found, but a missed one is likelier than in {percent(share_below)} of such images"
-    else:
-        text = f"low contrast: the {name} border is less certain than in {percent(share_below)} of the other images"
-    return f"{text} ({numbers})"
+    Likeness is the largest cosine to an image that was `seen` (N bool); `embeddings` N D rows of length 1 or 0. Images
+    without an embedding come last.
+    """
+    others = embeddings[seen]
+    others = others[np.any(others, axis=1)]
+    own = embeddings[candidates]
+    known = np.any(own, axis=1)
+    if len(others) == 0 or not known.any():
+        return np.arange(len(candidates))
+    distance = 1.0 - (own @ others.T).max(axis=1)
+    return np.argsort(-np.where(known, np.round(distance, 6), -1.0), kind="stable")
 
 
 def percent(share: float) -> str:
@@ -251,24 +287,23 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _check_share(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"expected {name} to be in [0, 1], but got {value}; 0.25 means every fourth turn")
+def _absent_share(situation: Situation, name: str | None) -> float:
+    """Share of turns for images in which a class was not found: the model's miss rate where it is known."""
+    rates = situation.miss_rate
+    rate = rates.get(name) if name else max(rates.values(), default=None)
+    return ABSENT_SHARE if rate is None else float(np.clip(rate, 0.1, 0.4))
 
 
-def stack(vectors: Sequence[np.ndarray]) -> np.ndarray:
-    """N vectors as `N D` float64."""
-    lengths = sorted({int(np.size(vector)) for vector in vectors})
-    if len(lengths) != 1:
-        raise ValueError(
-            f"expected all embeddings to have the same length, but got {lengths}; compare embeddings of one source only"
-        )
-    table = np.stack([np.asarray(vector, dtype=np.float64).ravel() for vector in vectors])
-    if not np.isfinite(table).all():
-        raise ValueError("expected embeddings to be finite, but got NaN or infinity; leave those images out")
-    return table
-
-
-def _unit(table: np.ndarray) -> np.ndarray:
-    """Rows of length 1; a zero row stays zero."""
-    return table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
+def _reason(stratum: str, terms: Mapping[str, float], below: float) -> tuple[str, str]:
+    """Kind of choice and why the image is worth labelling, e.g. "low contrast: ... (margin 0.55, ...)"."""
+    name, _, state = stratum.rpartition("/")
+    numbers = ", ".join(f"{term.replace('_', ' ')} {terms[term]:.2f}" for term in RANKED[state])
+    if below < 0.5:
+        what = f"no {name} found" if state == "absent" else f"a clear {name} border"
+        return "variety", f"variety: not all images should be hard ones; {what} ({numbers})"
+    share = percent(below)
+    if state == "absent":
+        text = f"possible miss: no {name} found, but a missed one is likelier than in {share} of such images"
+        return "possible miss", f"{text} ({numbers})"
+    text = f"low contrast: the {name} border is less certain than in {share} of the other images"
+    return "low contrast", f"{text} ({numbers})"

@@ -1,4 +1,4 @@
-"""MONAI Label scoring task: one teacher pass over the unlabelled studies per published model, into the journal."""
+"""MONAI Label scoring task: one teacher pass over the studies per published model, into the journal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.utils.others.generic import name_to_device
 
-from lib.core.cases import Record, load_case
+from lib.core.cases import Case, Record, load_case
 from lib.core.checkpoint import Checkpoint, restore_network
+from lib.core.dropout import dropout_passes
 from lib.core.images import CaseError, class_indices, read_label
-from lib.core.lowcontrast import low_contrast
+from lib.core.lowcontrast import field_of_view, score_image
 from lib.core.predict import predict
+from lib.core.uncertainty import epistemic_entropy
 from lib.store.project import Project
 from lib.store.records import Score
 from lib.studies import records_of
@@ -30,11 +32,20 @@ _LABELS_FOR_AREAS = 20
 
 
 class LowContrastScoring(ScoringMethod):
-    """Scores each unlabelled study once per published model; a newer model ends the pass of an older one."""
+    """Scores each study once per published model; a newer model ends the pass of an older one.
 
-    def __init__(self, name: str, project: Project, pattern: str) -> None:
-        super().__init__("Low-contrast terms of every unlabelled study, from one pass of the live teacher")
-        self._name, self._project, self._pattern = name, project, pattern
+    Unlabelled studies come first; labelled ones are needed to serve what differs from them.
+
+    Args:
+        name: model name.
+        project: its journal and model files.
+        pattern: how patients are told from image names.
+        with_dropout: also make the passes that the strategy `mc_dropout` needs, five times the work.
+    """
+
+    def __init__(self, name: str, project: Project, pattern: str, with_dropout: bool = False) -> None:
+        super().__init__("Low-contrast terms and the rivals' scores of every study, from one pass of the live teacher")
+        self._name, self._project, self._pattern, self._with_dropout = name, project, pattern, with_dropout
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Score what has no score by the live model yet. Returns how many studies were scored and skipped."""
@@ -46,8 +57,9 @@ class LowContrastScoring(ScoringMethod):
         records = records_of(datastore, self._pattern)
         areas = _median_areas([r for r in records if r.label], checkpoint)
         done = self._project.journal.scored_images(self._name, checkpoint.version)
-        todo = [r for r in records if r.label is None and r.id not in done]
+        todo = [r for r in records if r.id not in done]
         np.random.default_rng(checkpoint.version).shuffle(todo)
+        todo.sort(key=lambda record: record.label is not None)
         return self._score_all(todo, checkpoint, network, areas, device)
 
     def _score_all(
@@ -59,30 +71,44 @@ class LowContrastScoring(ScoringMethod):
         device: torch.device,
     ) -> dict[str, Any]:
         journal, version = self._project.journal, checkpoint.version
-        thresholds = _thresholds(checkpoint)
         rows: list[Score] = []
         skipped = 0
         for count, record in enumerate(todo, start=1):
             try:
                 case = load_case(record.image, None, checkpoint.spec.data, checkpoint.spec.network.classes)
+                rows.append(self._score(record.id, case, checkpoint, network, areas, device))
             except CaseError as e:
                 logger.warning("Not scored: %s", e)
                 skipped += 1
-                continue
-            prediction = predict(network.teacher, case, checkpoint.spec.data, device, with_projection=True)
-            for entry in low_contrast(prediction, thresholds, checkpoint.spec.labels, areas):
-                embedding = entry.embedding.astype(np.float32).tobytes()
-                rows.append(Score(record.id, entry.stratum, dict(entry.terms), embedding, time.time()))
             if count % _COMMIT_EVERY == 0 or count == len(todo):
-                journal.put_scores(self._name, version, rows)
+                journal.put_scores(self._name, version, rows, time.time())
                 rows = []
                 logger.info("Scored %d of %d studies with version %d", count, len(todo), version)
                 live = journal.live_version(self._name)
                 if live is not None and live.version > version:
                     return {"scored": count - skipped, "skipped": skipped, "reason": "a newer model is live"}
-        journal.put_scores(self._name, version, rows)
         journal.drop_scores_before(self._name, version)
         return {"scored": len(todo) - skipped, "skipped": skipped, "model_version": version}
+
+    def _score(
+        self,
+        image: str,
+        case: Case,
+        checkpoint: Checkpoint,
+        network: torch.nn.Module,
+        areas: Mapping[str, float],
+        device: torch.device,
+    ) -> Score:
+        """All terms of one study."""
+        spec = checkpoint.spec
+        prediction = predict(network.teacher, case, spec.data, device, with_projection=True)
+        field = field_of_view(case.image, spec.data.kind == "frame")
+        found = score_image(prediction, _thresholds(checkpoint), spec.labels, areas, field)
+        terms = found.terms()
+        if self._with_dropout:
+            passes = dropout_passes(network.teacher, case, spec.data, device)
+            terms["image/epistemic"] = float(epistemic_entropy(passes).mean())
+        return Score(image, terms, found.embedding.astype(np.float16).tobytes())
 
 
 def _thresholds(checkpoint: Checkpoint) -> torch.Tensor:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 
+import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
 from lib.core.cases import load_case
@@ -55,11 +56,12 @@ class ColdStart:
                 logger.warning("Not described: %s", e)
                 continue
             seen = appearance(case.image)
-            rows.append(Score(image_id, "any", {"contrast": seen.contrast}, seen.embedding.tobytes(), time.time()))
+            embedding = seen.embedding.astype(np.float16).tobytes()
+            rows.append(Score(image_id, {"image/contrast": seen.contrast}, embedding))
             if len(rows) % _COMMIT_EVERY == 0:
-                journal.put_scores(self._name, 0, rows)
+                journal.put_scores(self._name, 0, rows, time.time())
                 rows = []
-        journal.put_scores(self._name, 0, rows)
+        journal.put_scores(self._name, 0, rows, time.time())
         return len(images)
 
     def _run(self) -> None:

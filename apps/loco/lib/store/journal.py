@@ -12,13 +12,14 @@ from typing import Any
 from lib.store.picking import Picking
 from lib.store.records import to_json
 from lib.store.schema import JournalError
+from lib.store.scores import Scores
 from lib.store.submissions import Submissions
 from lib.store.training import Training
 
 __all__ = ["Journal", "JournalError"]
 
 
-class Journal(Submissions, Training, Picking):
+class Journal(Submissions, Training, Scores, Picking):
     """Submissions, splits, runs, versions, scores, leases, skips, picks and small settings in one file.
 
     Share one object among threads, and one path among processes. `Journal(path)` creates the file, opens it or refuses

@@ -1,87 +1,65 @@
-"""Scores of the unlabelled images, who holds which image, what was skipped and what was served."""
+"""Who holds which image, what was skipped and why, and what was served."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 
 from lib.store.database import Database
-from lib.store.records import Pick, Score, pick_from, score_from
-from lib.store.schema import JournalError
+from lib.store.records import Lease, Pick, pick_from, to_json
 
-_PUT_SCORE = """INSERT INTO scores (model, version, image, stratum, terms, embedding, ts) VALUES (?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (model, version, image, stratum)
-    DO UPDATE SET terms = excluded.terms, embedding = excluded.embedding, ts = excluded.ts"""
 _TAKE_LEASE = """INSERT INTO leases (image, client, since, expires) VALUES (?, ?, ?, ?)
     ON CONFLICT (image)
     DO UPDATE SET client = excluded.client, since = excluded.since, expires = excluded.expires"""
-
-
-_encode_terms = json.JSONEncoder(check_circular=False, allow_nan=False, default=float).encode
+_ADD_PICK = """INSERT INTO picks (image, client, model, version, reason, ts, strategy, seed, details)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+UNSURE_LIMIT = 2
+"""An image that this many annotators passed by for themselves is passed by for all."""
 
 
 class Picking(Database):
     """The part of the journal about the next image."""
 
-    def put_scores(self, model: str, version: int, rows: Iterable[Score]) -> None:
-        """Store scores by one model version in one transaction, replacing those of the same image and stratum.
-
-        Version 0 is the cold start, where there is no model.
-        """
-        values = [
-            (model, version, row.image, row.stratum, _terms_json(row), row.embedding, row.ts) for row in rows
-        ]  # before the transaction: `rows` may be a slow generator
-        with self.write() as connection:
-            connection.executemany(_PUT_SCORE, values)
-
-    def scores(self, model: str, version: int) -> list[Score]:
-        """All scores by one model version, by image and stratum."""
-        rows = self.read(
-            "SELECT image, stratum, terms, embedding, ts FROM scores WHERE model = ? AND version = ? "
-            "ORDER BY image, stratum",
-            (model, version),
-        )
-        return [score_from(row) for row in rows]
-
-    def scored_images(self, model: str, version: int) -> set[str]:
-        """Images that have a score by this model version."""
-        rows = self.read("SELECT DISTINCT image FROM scores WHERE model = ? AND version = ?", (model, version))
-        return {row["image"] for row in rows}
-
-    def drop_scores_before(self, model: str, version: int) -> int:
-        """Delete the scores by versions older than `version`. Returns how many."""
-        with self.write() as connection:
-            return connection.execute("DELETE FROM scores WHERE model = ? AND version < ?", (model, version)).rowcount
-
-    def lease(self, image_order: Sequence[str], client: str | None, ttl_s: float, now: float) -> str | None:
-        """Take the first image of `image_order` that nobody holds, in one transaction.
-
-        An annotator who asks again gets, renewed, the image they already hold if it is in `image_order`. Anonymous
-        requests (`client` None or "") hold nothing together: each gets an image of its own.
+    def lease(
+        self,
+        image_order: Sequence[str],
+        client: str | None,
+        ttl_s: float,
+        now: float,
+        pick: Callable[[str], Pick] | None = None,
+    ) -> str | None:
+        """Take the first image of `image_order` that nobody holds or has labelled, and log the pick, in one transaction.
 
         Args:
             image_order: Image ids, best first.
-            client: Annotator.
+            client: Annotator; None or "" is anonymous, and each anonymous request gets an image of its own.
             ttl_s: Seconds until the lease expires by itself.
-            now: Unix seconds.
+            now: Unix seconds. A lease that would last longer than `ttl_s` from now, because the clock was set back, is cut.
+            pick: What to log for the image that is taken; its id is ignored.
 
         Returns:
-            The image, or None if all are held by others.
+            The image, or None if all are held by others or labelled.
         """
         client = client or ""
         with self.write() as connection:
-            held = {
-                row["image"]: row["client"]
-                for row in connection.execute("SELECT image, client FROM leases WHERE expires > ?", (now,))
-            }
-            own = (image for image in image_order if client and held.get(image) == client)
-            free = (image for image in image_order if image not in held)
-            image = next(own, None) or next(free, None)
-            if image in held:
-                connection.execute("UPDATE leases SET expires = ? WHERE image = ?", (now + ttl_s, image))
-            elif image is not None:
+            connection.execute("UPDATE leases SET expires = ? WHERE expires > ?", (now + ttl_s, now + ttl_s))
+            image = next((i for i in image_order if _is_free(connection, i, client, now)), None)
+            if image is not None:
                 connection.execute(_TAKE_LEASE, (image, client, now, now + ttl_s))
+                if pick is not None:
+                    _log(connection, pick(image))
         return image
+
+    def own_lease(self, client: str | None, now: float) -> str | None:
+        """The image that an annotator holds and has not labelled, the first taken of several; None for anonymous ones."""
+        if not client:
+            return None
+        rows = self.read(
+            "SELECT image FROM leases WHERE client = ? AND expires > ? AND NOT EXISTS (SELECT 1 FROM submissions s "
+            "WHERE s.image = leases.image AND s.removed IS NULL) ORDER BY since, image LIMIT 1",
+            (client, now),
+        )
+        return rows[0]["image"] if rows else None
 
     def renew(self, image: str, client: str | None, ttl_s: float, now: float) -> bool:
         """Extend a lease to `ttl_s` seconds from `now`, also an expired one that nobody took since.
@@ -95,21 +73,31 @@ class Picking(Database):
             ).rowcount
         return bool(changed)
 
-    def release(self, image: str) -> None:
-        """End the lease on an image, whoever holds it: its label was submitted."""
+    def release(self, image: str, client: str | None = None) -> bool:
+        """End the lease on an image: whoever holds it (its label was submitted), or that of `client` alone.
+
+        Returns:
+            Whether there was one.
+        """
+        where, values = ("", (image,)) if client is None else (" AND client = ?", (image, client))
         with self.write() as connection:
-            connection.execute("DELETE FROM leases WHERE image = ?", (image,))
+            return bool(connection.execute(f"DELETE FROM leases WHERE image = ?{where}", values).rowcount)
+
+    def leases(self, now: float) -> list[Lease]:
+        """The leases that are open at unix second `now`, longest held first."""
+        rows = self.read("SELECT * FROM leases WHERE expires > ? ORDER BY since, image", (now,))
+        return [Lease(**dict(row)) for row in rows]
 
     def open_leases(self, now: float) -> dict[str, str]:
         """Images held at unix second `now` and by whom ("" is anonymous), longest held first."""
-        rows = self.read("SELECT image, client FROM leases WHERE expires > ? ORDER BY since, image", (now,))
-        return {row["image"]: row["client"] for row in rows}
+        return {lease.image: lease.client for lease in self.leases(now)}
 
-    def add_skip(self, image: str, client: str | None, reason: str, now: float) -> None:
-        """Remember that an annotator passed an image by, and end their lease on it."""
+    def add_skip(self, image: str, client: str | None, reason: str, now: float, for_all: bool = False) -> None:
+        """Remember that an annotator passed an image by, for themselves or for all, and end their lease on it."""
         with self.write() as connection:
             connection.execute(
-                "INSERT INTO skips (image, client, reason, ts) VALUES (?, ?, ?, ?)", (image, client or "", reason, now)
+                "INSERT INTO skips (image, client, reason, ts, for_all) VALUES (?, ?, ?, ?, ?)",
+                (image, client or "", reason, now, int(for_all)),
             )
             connection.execute("DELETE FROM leases WHERE image = ? AND client = ?", (image, client or ""))
 
@@ -117,24 +105,49 @@ class Picking(Database):
         """How often each image was skipped, for those that were."""
         return {row["image"]: row["n"] for row in self.read("SELECT image, COUNT(*) AS n FROM skips GROUP BY image")}
 
-    def add_pick(self, image: str, client: str | None, model: str, version: int, reason: str, now: float) -> None:
-        """Log which image was served to whom and why."""
+    def skipped_for(self, client: str | None) -> list[str]:
+        """Images that are not to be offered to an annotator before all others, the longest ago skipped first."""
+        rows = self.read(
+            "SELECT image FROM skips GROUP BY image "
+            "HAVING MAX(for_all) = 1 OR MAX(client = ? AND client <> '') = 1 OR COUNT(DISTINCT client) >= ? "
+            "ORDER BY MAX(ts), image",
+            (client or "", UNSURE_LIMIT),
+        )
+        return [row["image"] for row in rows]
+
+    def add_pick(self, pick: Pick) -> None:
+        """Log which image was served to whom and why; the id is given here."""
         with self.write() as connection:
-            connection.execute(
-                "INSERT INTO picks (image, client, model, version, reason, ts) VALUES (?, ?, ?, ?, ?, ?)",
-                (image, client or "", model, version, reason, now),
-            )
+            _log(connection, pick)
+
+    def last_pick_id(self) -> int:
+        """Highest id of a pick; 0 before the first."""
+        return int(self.read("SELECT COALESCE(MAX(id), 0) FROM picks")[0][0])
+
+    def last_pick(self, image: str) -> Pick | None:
+        """The latest pick of an image."""
+        rows = self.read("SELECT * FROM picks WHERE image = ? ORDER BY id DESC LIMIT 1", (image,))
+        return pick_from(rows[0]) if rows else None
 
     def picks(self, limit: int = 50) -> list[Pick]:
         """The latest picks, newest first."""
         return [pick_from(row) for row in self.read("SELECT * FROM picks ORDER BY id DESC LIMIT ?", (limit,))]
 
 
-def _terms_json(score: Score) -> str:
-    """The terms as JSON; a term that is not a number would poison the ranking of all images."""
-    try:
-        return _encode_terms(score.terms)
-    except ValueError as error:
-        raise JournalError(
-            f"expected the terms of {score.image} to be finite numbers, but got {score.terms}; leave it unscored"
-        ) from error
+def _is_free(connection: sqlite3.Connection, image: str, client: str, now: float) -> bool:
+    """Nobody else holds the image, and it has no label. One's own is free, unless one is anonymous."""
+    held = connection.execute("SELECT client FROM leases WHERE image = ? AND expires > ?", (image, now)).fetchone()
+    if held is not None and (not client or held["client"] != client):
+        return False
+    labelled = "SELECT 1 FROM submissions WHERE image = ? AND removed IS NULL LIMIT 1"
+    return connection.execute(labelled, (image,)).fetchone() is None
+
+
+def _log(connection: sqlite3.Connection, pick: Pick) -> None:
+    connection.execute(
+        _ADD_PICK,
+        (
+            *(pick.image, pick.client, pick.model, pick.version, pick.reason, pick.ts, pick.strategy, pick.seed),
+            to_json(pick.details),
+        ),
+    )

@@ -6,7 +6,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Side = Literal["train", "validation"]
@@ -66,18 +66,43 @@ class Version:
 
 @dataclass(frozen=True)
 class Score:
-    """Raw terms of one image in one stratum ("polyp/present"); `embedding` is float32 bytes."""
+    """What one model version says of one image: raw terms by name, "polyp/present/margin"; `embedding` is float16 bytes."""
 
     image: str
-    stratum: str
     terms: dict[str, float]
     embedding: bytes | None
-    ts: float
+
+
+@dataclass(frozen=True)
+class ScoreBlock:
+    """Scores of N images by one model version as they are stored, for those who make arrays of them.
+
+    `terms`: N times T float32 bytes, one number per name in `names`, NaN where an image has no such term. `embeddings`: N
+    times the same number of float16 bytes, or none at all.
+    """
+
+    images: tuple[str, ...]
+    names: tuple[str, ...]
+    terms: bytes
+    embeddings: bytes
+
+
+@dataclass(frozen=True)
+class Lease:
+    """An image that an annotator holds; times are unix seconds, an anonymous client is ""."""
+
+    image: str
+    client: str
+    since: float
+    expires: float
 
 
 @dataclass(frozen=True)
 class Pick:
-    """What was served to whom, and why; `version` 0 is the cold start without a model."""
+    """What was served to whom, and why; `version` 0 is the cold start without a model.
+
+    `seed` with the state of the journal gives the same choice again. `details`: kind, stratum, terms and score of the choice.
+    """
 
     id: int
     image: str
@@ -86,6 +111,9 @@ class Pick:
     version: int
     reason: str
     ts: float
+    strategy: str = ""
+    seed: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def submission_from(row: sqlite3.Row) -> Submission:
@@ -106,14 +134,10 @@ def version_from(row: sqlite3.Row) -> Version:
     return Version(details=json.loads(fields.pop("details")), live=bool(fields.pop("live")), **fields)
 
 
-def score_from(row: sqlite3.Row) -> Score:
-    """The row as a `Score`."""
-    return Score(row["image"], row["stratum"], json.loads(row["terms"]), row["embedding"], row["ts"])
-
-
 def pick_from(row: sqlite3.Row) -> Pick:
     """The row as a `Pick`."""
-    return Pick(**dict(row))
+    fields = dict(row)
+    return Pick(details=json.loads(fields.pop("details")), **fields)
 
 
 def to_json(value: Any) -> str:

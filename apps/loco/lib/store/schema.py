@@ -40,7 +40,21 @@ TABLES = (
 )
 """Version 1. Never edited: what comes later is a migration."""
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+_PICKING = (
+    "DROP TABLE scores",
+    """CREATE TABLE scores (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, version INTEGER NOT NULL, images TEXT NOT NULL,
+        names TEXT NOT NULL, terms BLOB NOT NULL, embeddings BLOB NOT NULL, ts REAL NOT NULL)""",
+    "CREATE INDEX scores_version ON scores (model, version)",
+    "ALTER TABLE picks ADD COLUMN strategy TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE picks ADD COLUMN seed INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE picks ADD COLUMN details TEXT NOT NULL DEFAULT '{}'",
+    "CREATE INDEX picks_image ON picks (image, id)",
+    "ALTER TABLE skips ADD COLUMN for_all INTEGER NOT NULL DEFAULT 0",
+)
+"""Scores of many images in one row; the next pass makes them again. Picks that can be explained and replayed."""
+
+MIGRATIONS: dict[int, tuple[str, ...]] = {2: _PICKING}
 """Statements that bring a journal of an older version to this one, applied in order to new and old files alike."""
 
 SCHEMA_VERSION = max((1, *MIGRATIONS))

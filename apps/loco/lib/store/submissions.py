@@ -69,6 +69,11 @@ class Submissions(Database):
         """Images whose latest submission is active."""
         return {row["image"] for row in self.read(f"SELECT image FROM submissions WHERE {_LATEST_ACTIVE}")}
 
+    def submission_mark(self) -> tuple[int, int]:
+        """Two numbers that change whenever a label comes or goes: the last id, and how many submissions were removed."""
+        row = self.read("SELECT COALESCE(MAX(id), 0), COUNT(removed) FROM submissions")[0]
+        return int(row[0]), int(row[1])
+
     def last_submission_id(self) -> int:
         """Highest id given so far, removed ones included; 0 before the first."""
         return int(self.read("SELECT COALESCE(MAX(id), 0) FROM submissions")[0][0])

@@ -1,0 +1,136 @@
+"""MONAI Label strategies: take the view, choose, take a lease. Never a forward pass, never a new process."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from lib.activelearning.board import Board, View
+from lib.core.policies import DESCRIPTIONS
+from lib.core.pool import Situation
+from lib.core.select import CONTROL_SHARE, Choice, next_images
+from lib.store.records import Pick
+
+logger = logging.getLogger(__name__)
+
+LEASE_S = 30 * 60
+"""Nobody else is offered an image for this long after it was served or last used by the one who holds it."""
+_ATTEMPTS = 5
+
+
+class NextImage(Strategy):
+    """Serves one study by a policy; a share of the picks is drawn blindly as control.
+
+    Args:
+        policy: key of `POLICIES`.
+        board: shared by all strategies of a model.
+        control_share: share of random control picks, in [0, 1].
+    """
+
+    def __init__(self, policy: str, board: Board, control_share: float = CONTROL_SHARE) -> None:
+        super().__init__(DESCRIPTIONS[policy])
+        self._policy, self._board = policy, board
+        self._control_share = 0.0 if policy == "random_control" else control_share
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Lease one study to the client. Returns its id and why it was chosen, or {} when nothing is left."""
+        journal, now = self._board.project.journal, time.time()
+        client = str(request.get("client_id") or "")
+        view = self._board.view(datastore)
+        own = journal.own_lease(client, now)
+        if own is not None and own in view.places and view.free[view.places[own]]:
+            journal.renew(own, client, LEASE_S, now)
+            return self._again(own, view)
+        for _ in range(_ATTEMPTS):
+            choices, seed, left = self._choices(view, client, now)
+            if not choices:
+                return self._nameless(view, client, now)
+            picks = {choice.image: self._pick(choice, client, view, seed, now) for choice in choices}
+            image = journal.lease(list(picks), client, LEASE_S, now, picks.__getitem__)
+            if image is not None:
+                _prefetch(datastore, [other for other in picks if other != image])
+                return self._served(picks[image], left)
+        logger.warning("No study for %s: others took %d shortlists before", client or "an anonymous client", _ATTEMPTS)
+        return {}
+
+    def _choices(self, view: View, client: str, now: float) -> tuple[list[Choice], int, int]:
+        """Shortlist, the seed behind it, and how many studies are left to choose from."""
+        journal = self._board.project.journal
+        number = journal.last_pick_id() + 1
+        seed = _seed(f"{self._board.project.folder.name}:{self._board.seed}:{self._policy}:{view.version}:{number}")
+        free, seen = view.free.copy(), view.labelled.copy()
+        skipped = [view.places[i] for i in journal.skipped_for(client) if i in view.places]
+        taken = [*(s.image for s in journal.submissions(view.last_submission)), *journal.open_leases(now)]
+        places = [view.places[i] for i in taken if i in view.places]
+        free[places], seen[places] = False, True
+        left = int(free.sum())
+        later = [i for i in skipped if free[i]]
+        free[skipped], seen[skipped] = False, True
+        situation = Situation(free, seen, view.progress, view.counts, view.miss_rate)
+        rng = np.random.default_rng(seed)
+        choices = next_images(view.policy(self._policy), situation, rng, self._control_share)
+        if not choices:
+            choices = [Choice(view.pool.images[i], "skipped before: nothing else is left", "skipped") for i in later]
+        return choices, seed, left
+
+    def _pick(self, choice: Choice, client: str, view: View, seed: int, now: float) -> Pick:
+        details = {
+            "kind": choice.kind,
+            "stratum": choice.stratum,
+            "score": round(choice.score, 4),
+            "terms": {name: round(value, 4) for name, value in choice.terms.items()},
+            **choice.detail,
+        }
+        name = self._board.name
+        return Pick(0, choice.image, client, name, view.version, choice.reason, now, self._policy, seed, details)
+
+    def _served(self, pick: Pick, left: int) -> dict[str, Any]:
+        logger.info("Next image for %s: %s (%s)", pick.client or "anonymous", pick.image, pick.reason)
+        return {
+            "id": pick.image,
+            "reason": pick.reason,
+            "kind": pick.details.get("kind", ""),
+            "stratum": pick.details.get("stratum", ""),
+            "score": pick.details.get("score"),
+            "terms": pick.details.get("terms", {}),
+            "model_version": pick.version,
+            "left": left,
+            "why": {"strategy": pick.strategy, "seed": pick.seed, **pick.details},
+        }
+
+    def _again(self, image: str, view: View) -> dict[str, Any]:
+        """The reply about an image that the annotator holds already."""
+        pick = self._board.project.journal.last_pick(image)
+        if pick is None:
+            pick = Pick(0, image, "", self._board.name, view.version, "served before", 0.0)
+        return self._served(pick, int(view.free.sum()))
+
+    def _nameless(self, view: View, client: str, now: float) -> dict[str, Any]:
+        """When all is held, a client without a name gets again what was served to nobody in particular first."""
+        if client:
+            return {}
+        leases = self._board.project.journal.leases(now)
+        held = (
+            x.image for x in leases if x.client == "" and x.image in view.places and view.free[view.places[x.image]]
+        )
+        image = next(held, None)
+        return {} if image is None else self._again(image, view)
+
+
+def _seed(text: str) -> int:
+    """The same project, model and request number choose alike; below 2 ** 63, as SQLite stores it."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def _prefetch(datastore: Datastore, images: list[str]) -> None:
+    """Ask a datastore that must fetch its studies to have the likely next ones ready."""
+    prefetch = getattr(datastore, "prefetch", None)
+    if prefetch is not None:
+        prefetch(images)

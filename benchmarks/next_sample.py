@@ -1,0 +1,332 @@
+"""How long does an annotator wait for the next image, and does everyone get their own?
+
+    python benchmarks/next_sample.py --images 100000
+
+Next Sample through the app's own path (`LoCoApp.next_sample`) with a real journal and scores of every study; annotators
+from several processes at once; the time to store the scores; scoring against dropout with five passes; beside it the
+strategies that MONAI Label comes with, as its endpoint calls them. Exits 1 when a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT / "benchmarks")]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from monailabel.datastore.local import LocalDatastore  # noqa: E402
+from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
+from monailabel.interfaces.utils.app import app_instance, clear_cache  # noqa: E402
+from monailabel.tasks.activelearning.epistemic import Epistemic  # noqa: E402
+from monailabel.tasks.activelearning.first import First  # noqa: E402
+from monailabel.tasks.activelearning.random import Random  # noqa: E402
+from PIL import Image  # noqa: E402
+from report import write  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from lib.core.cases import load_case  # noqa: E402
+from lib.core.dropout import PASSES, dropout_passes  # noqa: E402
+from lib.core.lowcontrast import field_of_view, score_image  # noqa: E402
+from lib.core.networks import build_network  # noqa: E402
+from lib.core.predict import predict  # noqa: E402
+from lib.core.spec import DataSpec, NetworkSpec  # noqa: E402
+from lib.core.uncertainty import epistemic_entropy  # noqa: E402
+from lib.store.journal import Journal  # noqa: E402
+from lib.store.records import Score  # noqa: E402
+
+GOALS = {"p95_ms": 50.0, "duplicates": 0, "store_s": 2.0, "times_mc_dropout": 4.0}
+CLICKS, PICKS, ANNOTATORS, PROCESSES = 200, 200, 8, 4
+STOCK_IMAGES, STOCK_CLICKS = 10_000, 10
+VIDEOS, LABELLED, EMBEDDING = 2000, 300, 192
+SIDE, ROUNDS = 320, 12
+RARE = 5
+"""In every fifth study the model finds nothing."""
+
+
+class ManyStudies:
+    """A list of studies in memory, with the methods of a datastore that choosing needs."""
+
+    def __init__(self, images: list[str]) -> None:
+        self._images = images
+
+    def list_images(self) -> list[str]:
+        """All of them."""
+        return list(self._images)
+
+    get_unlabeled_images = list_images  # labels are in the journal
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """Nothing is known of a study but its name."""
+        return {}
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Where it would lie."""
+        return f"/studies/{image_id}.png"
+
+
+def study_names(count: int) -> list[str]:
+    """Frames of a few thousand videos."""
+    return [f"video{i % VIDEOS:04d}_frame{i:06d}" for i in range(count)]
+
+
+def made_scores(images: list[str], seed: int) -> list[Score]:
+    """Random terms and embeddings of the sizes that a one-class model makes."""
+    rng = np.random.default_rng(seed)
+    rival = [f"image/{name}" for name in ("entropy", "margin", "clasp", "clasp lesion", "feature_cosine", "border")]
+    own = {
+        "present": ("threshold_deficit", "margin", "feature_contrast", "feature_cosine"),
+        "absent": ("peak", "feature_contrast", "feature_cosine"),
+    }
+    names = {state: [*rival, *(f"lesion/{state}/{term}" for term in terms)] for state, terms in own.items()}
+    values = rng.random((len(images), 10)).tolist()
+    vectors = rng.normal(size=(len(images), EMBEDDING)).astype(np.float16)
+    states = ("absent" if i % RARE == 0 else "present" for i in range(len(images)))
+    return [
+        Score(image, dict(zip(names[state], row, strict=False)), vector.tobytes())
+        for image, state, row, vector in zip(images, states, values, vectors, strict=True)
+    ]
+
+
+def open_app(folder: Path, images: list[str]) -> MONAILabelApp:
+    """The app on a folder with one frame, its datastore replaced by a list of many."""
+    studies = folder / "studies"
+    studies.mkdir()
+    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(studies / "video0000_frame000000.png")
+    shutil.copytree(ROOT / "apps/loco", folder / "app", ignore=shutil.ignore_patterns("model", "logs", "__pycache__"))
+    clear_cache()
+    app = app_instance(app_dir=str(folder / "app"), studies=str(studies), conf={"labels": "lesion"})
+    app._datastore = ManyStudies(images)
+    return app
+
+
+def label(journal: Journal, image: str, client: str) -> None:
+    """What a submission leaves in the journal."""
+    now = time.time()
+    journal.add_submission(image, image.split("_")[0], f"{image}.png", "0" * 64, {"lesion": 1}, client, 1, now)
+    journal.release(image)
+
+
+def store_scores(app: MONAILabelApp, images: list[str]) -> float:
+    """Seconds for all scores of one version, in one transaction on disk."""
+    rows = made_scores(images, 0)
+    start = time.perf_counter()
+    app._project.journal.put_scores(app._task.name, 1, rows, time.time())
+    return time.perf_counter() - start
+
+
+def clicks(app: MONAILabelApp, count: int) -> np.ndarray:
+    """Milliseconds of each click of one annotator who labels every image."""
+    took = []
+    for _ in range(count):
+        start = time.perf_counter()
+        reply = app.next_sample({"strategy": "low_contrast", "client_id": "one"})
+        took.append(1e3 * (time.perf_counter() - start))
+        label(app._project.journal, reply["id"], "one")
+    return np.array(took)
+
+
+def annotate_at_once(app: MONAILabelApp, queue: Any, clients: list[str], picks: int) -> None:
+    """In one process: several annotators as threads; sends (client, image, ms) of every pick."""
+    app._task.board.start(app._datastore, warm=["low_contrast"])
+
+    def annotate(client: str) -> None:
+        for number in range(picks):
+            start = time.perf_counter()
+            reply = app.next_sample({"strategy": "low_contrast", "client_id": client})
+            queue.put((client, reply["id"], 1e3 * (time.perf_counter() - start)))
+            if number % 2:
+                label(app._project.journal, reply["id"], client)
+            else:
+                app._project.journal.add_skip(reply["id"], client, "later", time.time())
+
+    threads = [threading.Thread(target=annotate, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def concurrently(app: MONAILabelApp) -> tuple[int, int, np.ndarray]:
+    """Picks, those that two annotators got, and milliseconds, with annotators in forked processes."""
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    clients = [f"ann{i}" for i in range(ANNOTATORS)]
+    workers = [
+        context.Process(target=annotate_at_once, args=(app, queue, clients[i::PROCESSES], PICKS // ANNOTATORS))
+        for i in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    served = [queue.get(timeout=120) for _ in range(PICKS)]
+    for worker in workers:
+        worker.join()
+    holders: dict[str, set[str]] = {}
+    for client, image, _ in served:
+        holders.setdefault(image, set()).add(client)
+    return len(served), sum(len(who) > 1 for who in holders.values()), np.array([ms for _, _, ms in served])
+
+
+def scoring_against_dropout(folder: Path) -> dict[str, float]:
+    """Seconds per study, interleaved: one pass with all terms, and five passes with the mean entropy."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(60, 200, (SIDE, SIDE, 3)).astype(np.uint8)).save(folder / "one.png")
+    data = DataSpec("frame", (SIDE, SIDE), SIDE)
+    network = build_network(NetworkSpec("deeplabv3plus_efficientnet_lite0", 2, pretrained=False), 2).eval()
+    case = load_case(str(folder / "one.png"), None, data, 2)
+    device, thresholds = torch.device("cpu"), torch.tensor([0.9, 0.9])
+
+    def ours() -> None:
+        prediction = predict(network, case, data, device, with_projection=True)
+        score_image(prediction, thresholds, {"lesion": 1}, None, field_of_view(case.image, True))
+
+    def dropout() -> None:
+        float(epistemic_entropy(dropout_passes(network, case, data, device)).mean())
+
+    took: dict[str, list[float]] = {"ours": [], "dropout": []}
+    for round_no in range(ROUNDS + 1):
+        for name, run in (("ours", ours), ("dropout", dropout)):
+            start = time.perf_counter()
+            run()
+            if round_no:
+                took[name].append(time.perf_counter() - start)
+    seconds = {name: float(np.median(values)) for name, values in took.items()}
+    ratio = float(np.median(np.array(took["dropout"]) / np.array(took["ours"])))
+    return {"ours_s": seconds["ours"], "dropout_s": seconds["dropout"], "ratio": ratio}
+
+
+def stock_strategies(folder: Path) -> dict[str, str | float]:
+    """Median milliseconds of the endpoint's body with MONAI Label's own strategies, or the error."""
+    studies = folder / "stock"
+    studies.mkdir()
+    for name in study_names(STOCK_IMAGES):
+        (studies / f"{name}.png").touch()
+    datastore = LocalDatastore(str(studies), extensions=("*.png",))
+    found: dict[str, str | float] = {}
+    for name, strategy in {"random": Random(), "first": First(), "epistemic": Epistemic()}.items():
+        found[name] = _timed(lambda s=strategy, n=name: _endpoint_body(s, n, datastore))
+    return found
+
+
+def _endpoint_body(strategy: Any, name: str, datastore: LocalDatastore) -> None:
+    image = strategy({"strategy": name}, datastore)["id"]
+    info = datastore.get_image_info(image).get("strategy", {})
+    datastore.update_image_info(image, {"strategy": {**info, name: {"ts": int(time.time()), "client_id": "one"}}})
+
+
+def _timed(run: Callable[[], None]) -> str | float:
+    took = []
+    try:
+        for _ in range(STOCK_CLICKS):
+            start = time.perf_counter()
+            run()
+            took.append(1e3 * (time.perf_counter() - start))
+    except ValueError as e:
+        return f"fails: {str(e).split(';')[0][:60]}"
+    return float(np.median(took))
+
+
+def measure(images: int) -> dict[str, Any]:
+    """All figures."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="next_sample_", ignore_cleanup_errors=True))
+        )
+        names = study_names(images)
+        app = open_app(folder, names)
+        journal = app._project.journal
+        store_s = store_scores(app, names)
+        for image in names[:LABELLED]:
+            label(journal, image, "before")
+        journal.add_version(app._task.name, "none.pt", "0", None, 0.8, 5, {}, True, time.time())
+        start = time.perf_counter()
+        app._task.board.view(app._datastore).policy("low_contrast")
+        rank_s = time.perf_counter() - start
+        picks, duplicates, at_once = concurrently(app)
+        app._task.board.start(app._datastore, warm=["low_contrast"])
+        alone = clicks(app, CLICKS)
+        app._task.board.stop()
+        last = journal.picks(1)[0]
+        assert last.version == 1, "expected the picks to come from the scores"
+        return {
+            "images": images,
+            "store_s": store_s,
+            "rank_s": rank_s,
+            "p50_ms": float(np.percentile(alone, 50)),
+            "p95_ms": float(np.percentile(alone, 95)),
+            "max_ms": float(alone.max()),
+            "at_once": {
+                "picks": picks,
+                "p50_ms": float(np.percentile(at_once, 50)),
+                "p95_ms": float(np.percentile(at_once, 95)),
+            },
+            "duplicates": duplicates,
+            "scoring": scoring_against_dropout(folder),
+            "stock": stock_strategies(folder),
+        }
+
+
+def missed(figures: dict[str, Any]) -> list[str]:
+    """Goals that were not reached."""
+    checks = {
+        f"p95 {figures['p95_ms']:.0f} ms > {GOALS['p95_ms']:.0f} ms": figures["p95_ms"] > GOALS["p95_ms"],
+        f"{figures['duplicates']} images went to two annotators": figures["duplicates"] > GOALS["duplicates"],
+        f"storing took {figures['store_s']:.1f} s > {GOALS['store_s']:.0f} s": figures["store_s"] > GOALS["store_s"],
+        f"scoring is {figures['scoring']['ratio']:.1f} x as fast as dropout, less than {GOALS['times_mc_dropout']:.0f} x":
+            figures["scoring"]["ratio"] < GOALS["times_mc_dropout"],
+    }  # fmt: skip
+    return [text for text, is_missed in checks.items() if is_missed]
+
+
+def show(figures: dict[str, Any], console: Console) -> None:
+    """The table."""
+    table = Table("what", "figure", "goal")
+    at_once, scoring = figures["at_once"], figures["scoring"]
+    rows = [
+        ("Next Sample, p50 / p95 / worst", "{p50_ms:.0f} / {p95_ms:.0f} / {max_ms:.0f} ms".format(**figures), "p95 <= 50 ms"),
+        (f"{ANNOTATORS} annotators, {PROCESSES} processes, p50 / p95", "{p50_ms:.0f} / {p95_ms:.0f} ms".format(**at_once), ""),
+        (f"of {at_once['picks']} picks given twice", str(figures["duplicates"]), "0"),
+        (f"storing {figures['images']:,} scores", f"{figures['store_s']:.2f} s", "<= 2 s"),
+        ("ranking them, once per model", f"{figures['rank_s']:.2f} s", ""),
+        ("scoring a study", f"{1e3 * scoring['ours_s']:.0f} ms", ""),
+        (f"dropout, {PASSES} passes", f"{1e3 * scoring['dropout_s']:.0f} ms", f"{scoring['ratio']:.1f} x, >= 4 x"),
+    ]  # fmt: skip
+    for name, value in figures["stock"].items():
+        text = value if isinstance(value, str) else f"{value:.0f} ms"
+        rows.append((f"MONAI Label's {name}, {STOCK_IMAGES:,} images", text, ""))
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, write the result, print it; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=100_000)
+    options = parser.parse_args(arguments)
+    logging.disable(logging.WARNING)
+    console = Console(width=110)
+    figures = measure(options.images)
+    write("next_sample", {"images": options.images, "clicks": CLICKS, "picks": PICKS, "goals": GOALS}, figures)
+    show(figures, console)
+    for text in missed(figures):
+        console.print(f"[red]missed: {text}[/red]")
+    console.print(f"next image at {figures['images']:,} studies: p95 {figures['p95_ms']:.0f} ms")
+    return 1 if missed(figures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
