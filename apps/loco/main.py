@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+import monailabel.app
 from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
@@ -20,6 +21,8 @@ from lib.core.spec import SpecError
 from lib.server.coldstart import ColdStart
 from lib.server.datastores import open_folder, open_pacs
 from lib.server.retraining import Retraining, RetrainSettings
+from lib.server.viewer import Viewer
+from lib.server.web import add_routes
 from lib.store.journal import JournalError
 from lib.store.project import open_project
 from lib.trainers.publish import adopt_live
@@ -68,6 +71,7 @@ class LoCoApp(MONAILabelApp):
             ) from e
         self._task = LoCoTask(self._spec, self._project, self._settings)
         datastore.attach(self._project.journal, self._spec.labels, self._settings.patient)
+        self._viewer = Viewer(datastore, self.studies, self._project.folder.name, self._settings.patient)
         return datastore
 
     def init_infers(self) -> dict[str, Any]:
@@ -97,6 +101,7 @@ class LoCoApp(MONAILabelApp):
         retrain = RetrainSettings(settings.auto_retrain, settings.retrain_after, settings.retrain_idle)
         self._retraining = Retraining(self._task.name, journal, self._datastore, retrain)
         self._retraining.start()
+        add_routes(monailabel.app.app, self._viewer.routers(lambda series: None))
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """MONAI Label's inference, with a sentence instead of a bare 500."""
@@ -116,4 +121,4 @@ class LoCoApp(MONAILabelApp):
         if strategy not in self._strategies:
             names = ", ".join(self._strategies)
             raise HTTPException(404, f"expected a strategy, one of {names}, but got {strategy!r}; choose one of them")
-        return super().next_sample(request)
+        return self._viewer.located(super().next_sample(request))
