@@ -1,4 +1,4 @@
-"""The series of a folder of studies: its DICOM files as they are, its pictures and volumes presented as DICOM, and stored SEGs."""
+"""The series of a folder of studies: DICOM files as they are, pictures and volumes presented as DICOM, stored SEGs."""
 
 from __future__ import annotations
 

@@ -47,9 +47,9 @@ class Panel {
       brush: () => this.use('brush'), eraser: () => this.use('eraser'), window: () => this.use('window'),
     };
     for (const [name, action] of Object.entries(actions)) {
-      this.part(name).addEventListener('click', () => this.perform(name, action));
+      this.part(name).addEventListener('click', () => this.perform(action));
     }
-    this.perform('open', () => this.open());
+    this.perform(() => this.open());
     this.poll();
   }
 
@@ -63,16 +63,16 @@ class Panel {
     message.dataset.kind = kind;
   }
 
-  // Run one action; while it lasts its button is off, and what goes wrong is said in the panel.
-  async perform(name, action) {
-    const button = this.part(name);
-    button?.setAttribute('disabled', '');
+  // Run one action; while it lasts no other one begins, and what goes wrong is said in the panel.
+  async perform(action) {
+    const buttons = this.root.querySelectorAll('button');
+    buttons.forEach(button => (button.disabled = true));
     try {
       await action();
     } catch (error) {
       this.say(error.message, 'error');
     } finally {
-      button?.removeAttribute('disabled');
+      buttons.forEach(button => (button.disabled = false));
     }
   }
 
@@ -212,6 +212,20 @@ function reasonFor(image) {
   return chosen.image === image && chosen.reason ? `Chosen because: ${chosen.reason}` : '';
 }
 
+// The study list offers the mode for CT and MR only; here it works for every study.
+function offerMode() {
+  for (const link of document.querySelectorAll('a[href*="/viewer?StudyInstanceUIDs="]')) {
+    const row = link.parentElement;
+    if (!row.querySelector('a[href*="/monai-label?"]')) {
+      const own = document.createElement('a');
+      own.className = 'loco-open';
+      own.href = link.href.replace('/viewer?', '/monai-label?');
+      own.textContent = 'Annotate with LoCo';
+      row.append(own);
+    }
+  }
+}
+
 // MONAI Label's own panel of this build cannot submit and knows other models; ours takes its place.
 function mount() {
   const stock = document.querySelector('.monaiLabelPanel');
@@ -223,4 +237,7 @@ function mount() {
   }
 }
 
-new MutationObserver(mount).observe(document.documentElement, { childList: true, subtree: true });
+new MutationObserver(() => {
+  offerMode();
+  mount();
+}).observe(document.documentElement, { childList: true, subtree: true });
