@@ -181,7 +181,7 @@ def test_a_turned_seg_is_brought_back():
     for x, y, z in np.argwhere(values):
         ras = grid_of(turned).affine() @ [x, y, z, 1]
         i, j, k = np.rint(np.linalg.inv(grid_of(axial).affine()) @ ras).astype(int)[:3]
-        if 0 <= min(i, j, k) and max(i, j, k) < 6:
+        if min(i, j, k) >= 0 and max(i, j, k) < 6:
             expected[i, j, k] = 2
     np.testing.assert_array_equal(read_seg(seg, grid_of(axial), LABELS).classes, expected)
     assert expected.any()

@@ -163,5 +163,5 @@ def _resample(frames: list[SegFrame], grid: Grid, drawn: np.ndarray) -> None:
             column = np.rint(offset @ row_axis / frame.plane.spacing[1]).astype(int)
             row = np.rint(offset @ column_axis / frame.plane.spacing[0]).astype(int)
             valid = inside & (nearest == index)
-            valid &= (0 <= row) & (row < frame.mask.shape[0]) & (0 <= column) & (column < frame.mask.shape[1])
+            valid &= (row >= 0) & (row < frame.mask.shape[0]) & (column >= 0) & (column < frame.mask.shape[1])
             drawn[:, :, z][valid] |= frame.mask[row[valid], column[valid]]

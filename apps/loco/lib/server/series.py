@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydicom.dataset import Dataset
 
-NOT_IMAGES = frozenset(
-    "SEG SR PR KO RTSTRUCT RTPLAN RTDOSE RTRECORD REG FID DOC RWV SMR AU ECG EPS HD ANN M3D PLAN TEXTUREMAP ASMT STAIN RESP "
-    "OAM LEN KER VA SRF IOL OPV SM".split()
-)
+NOT_IMAGES = frozenset({
+    "SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "DOC", "RWV", "SMR", "AU", "ECG", "EPS",
+    "HD", "ANN", "M3D", "PLAN", "TEXTUREMAP", "ASMT", "STAIN", "RESP", "OAM", "LEN", "KER", "VA", "SRF", "IOL", "OPV", "SM",
+})  # fmt: skip
 """Modalities that hold what was derived from images, or no image that can be segmented as one (SM: slides of gigapixels)."""
 
 VOLUME_MODALITIES = frozenset(("CT", "MR", "PT", "NM"))
@@ -52,7 +52,7 @@ class Plane:
         return np.cross(self.axes[:3], self.axes[3:])
 
     def height(self) -> float:
-        """mm along the normal."""
+        """Place along the normal in mm."""
         return float(np.dot(self.origin, self.normal()))
 
 
