@@ -11,16 +11,19 @@ from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.utils.others.generic import md5_digest
 
 from lib.server.conversion import ImageCache
+from lib.server.datalist import ListedStudies
 from lib.server.datastores import Studies
 from lib.server.folder import FolderStudies
 from lib.server.seginbox import PacsWithSegs
-from lib.store.project import Project
+from lib.store.project import Project, state_of_list
 
 
 def open_studies(studies: str, project: Project, modalities: Collection[str], cache_bytes: int) -> Studies:
     """Datastore of `--studies`. Raises `requests.RequestException` when a DICOMweb server does not answer."""
     if studies.startswith(("http://", "https://")):
         return open_pacs(studies.rstrip("/"), project, modalities, cache_bytes)
+    if studies.lower().endswith(".json"):
+        return ListedStudies(Path(studies), project.journal, state_of_list(Path(studies)))
     return FolderStudies(studies, project.journal)
 
 
