@@ -32,11 +32,12 @@ class Server:
             "--studies", str(studies), "--host", "127.0.0.1", "--port", str(self.port), *options,
         ]  # fmt: skip
         self.process: subprocess.Popen | None = None
+        self.environment: dict[str, str] = {}
 
     def start(self) -> Server:
         """Start and wait until it answers; raises with the end of its log when it does not."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE", **self.environment}
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(self._command, stdout=out, stderr=out, env=environment, cwd=ROOT)
         limit = time.monotonic() + START_LIMIT_S

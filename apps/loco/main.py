@@ -7,7 +7,6 @@ import os
 import sys
 from typing import Any
 
-import monailabel.app
 from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
@@ -19,8 +18,9 @@ from lib.core.checkpoint import CheckpointError
 from lib.core.images import CaseError
 from lib.core.spec import SpecError
 from lib.server.coldstart import ColdStart
-from lib.server.datastores import open_folder, open_pacs
+from lib.server.openstudies import open_studies
 from lib.server.retraining import Retraining, RetrainSettings
+from lib.server.training import training_router
 from lib.server.viewer import Viewer
 from lib.server.web import add_routes
 from lib.store.journal import JournalError
@@ -53,25 +53,19 @@ class LoCoApp(MONAILabelApp):
         self.labels = self._task.labels
         self._auto_update_scoring = False
 
-    def init_remote_datastore(self) -> Datastore:
-        """Studies of a DICOMweb server. dcmqi's tools lie beside this Python, which need not be on the PATH."""
-        os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', '')}"
-        self._download_dcmqi_tools()
-        return open_pacs(self.studies)
-
     def init_datastore(self) -> Datastore:
-        """A folder or a DICOMweb server; the model is planned as soon as the studies can be seen."""
-        remote = self.studies.startswith(("http://", "https://"))
+        """A folder, a list of cases or a DICOMweb server; the model is planned as soon as the studies can be seen."""
+        settings = self._settings
         try:
-            datastore = super().init_datastore() if remote else open_folder(self.studies)
-            self._spec = plan_for(datastore, self._project, self._settings)
+            datastore = open_studies(self.studies, self._project, settings.modalities, settings.cache_bytes)
         except RequestException as e:
             raise SpecError(
                 f"expected a DICOMweb server at {self.studies}, but: {e}; start it or correct the address"
             ) from e
-        self._task = LoCoTask(self._spec, self._project, self._settings)
-        datastore.attach(self._project.journal, self._spec.labels, self._settings.patient)
-        self._viewer = Viewer(datastore, self.studies, self._project.folder.name, self._settings.patient)
+        self._spec = plan_for(datastore, self._project, settings)
+        self._task = LoCoTask(self._spec, self._project, settings)
+        datastore.attach(self._spec.labels, settings.patient)
+        self._viewer = Viewer(datastore, self.studies, self._project.folder.name, settings.patient)
         return datastore
 
     def init_infers(self) -> dict[str, Any]:
@@ -92,7 +86,10 @@ class LoCoApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """In the server only: adopt what a crash left behind, look at the studies, watch for labels."""
+        import monailabel.app as server  # not before: it reads the settings when it is imported
+
         super().on_init_complete()
+        add_routes(server.app, [training_router(), *self._viewer.routers()])
         # a training, a scoring pass and the server share the cores: threads that spin at barriers slow each other down
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         settings, journal = self._settings, self._project.journal
@@ -101,7 +98,7 @@ class LoCoApp(MONAILabelApp):
         retrain = RetrainSettings(settings.auto_retrain, settings.retrain_after, settings.retrain_idle)
         self._retraining = Retraining(self._task.name, journal, self._datastore, retrain)
         self._retraining.start()
-        add_routes(monailabel.app.app, self._viewer.routers(lambda series: None))
+        self._datastore.serve(settings.pacs_poll)
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """MONAI Label's inference, with a sentence instead of a bare 500."""

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 from monailabel.utils.async_tasks.utils import processes, run_background_task, tasks
 
-from lib.server.datastores import JournalledLabels
+from lib.server.journalled import JournalledLabels
 from lib.server.policy import Decision, decide
 from lib.store.journal import Journal
 from lib.store.records import Run
