@@ -65,7 +65,7 @@ class LoCoApp(MONAILabelApp):
         self._spec = plan_for(datastore, self._project, settings)
         self._task = LoCoTask(self._spec, self._project, settings)
         datastore.attach(self._spec.labels, settings.patient)
-        self._viewer = Viewer(datastore, self.studies, self._project.folder.name, settings.patient)
+        self._viewer = Viewer(datastore, self.studies, self._project.folder.name, self._spec.labels, settings.patient)
         return datastore
 
     def init_infers(self) -> dict[str, Any]:
@@ -103,6 +103,7 @@ class LoCoApp(MONAILabelApp):
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """MONAI Label's inference, with a sentence instead of a bare 500."""
         model, image = request.get("model"), request.get("image")
+        request["image"] = self._viewer.image_of(str(image)) or image
         if model not in self._infers:
             raise HTTPException(404, f"expected the model {self._task.name!r}, but got {model!r}; choose it")
         if not self._infers[model].is_valid():

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pydicom
@@ -61,7 +61,7 @@ class DicomFolder:
         row = Dataset()
         row.update(header)
         row.NumberOfSeriesRelatedInstances = len(files)
-        return SeriesEntry(row, lambda: self._loaded(files))
+        return SeriesEntry(row, partial(self._loaded, files))
 
     def _look(self) -> None:
         present = {path: path.stat().st_mtime_ns for path in _files_below(self._root)}
@@ -73,37 +73,38 @@ class DicomFolder:
 
 
 class PresentedImages:
-    """Pictures and volumes of a datastore as DICOM; images that come from DICOM are left to their own files."""
+    """Pictures and volumes of a datastore as DICOM."""
 
     def __init__(self, datastore: Datastore, project: str, patient_of: Callable[[str], str]) -> None:
-        """`patient_of`: image id to patient."""
+        """`project` names the studies for good; `patient_of`: image id to patient."""
         self._datastore, self._project, self._patient_of = datastore, project, patient_of
+        self._identities: dict[str, Identity] = {}
         self._headers: dict[str, tuple[str, Dataset | None]] = {}
         self._loaded = lru_cache(maxsize=_KEPT_CASES)(self._load)
 
-    def identity(self, image: str) -> Identity | None:
-        """Identifiers of an image; None when it came from DICOM and has its own."""
-        if self._datastore.get_image_info(image).get("SeriesInstanceUID"):
-            return None
-        return Identity.of(self._project, image, self._patient_of(image))
+    def identity(self, image: str) -> Identity:
+        """Identifiers of an image."""
+        if image not in self._identities:
+            self._identities[image] = Identity.of(self._project, image, self._patient_of(image))
+        return self._identities[image]
 
     def series(self) -> dict[str, SeriesEntry]:
         """All images by the UID of their series; those that cannot be read are left out."""
         entries = {}
         for image in self._datastore.list_images():
             identity = self.identity(image)
-            header = self._header(identity, self._datastore.get_image_uri(image)) if identity else None
+            header = self._header(identity, self._datastore.get_image_uri(image))
             if header is not None:
-                entries[identity.series] = SeriesEntry(header, lambda i=identity: self._loaded(i))
+                entries[identity.series] = SeriesEntry(header, partial(self._loaded, identity))
         return entries
 
     def image_of(self, series: str) -> str | None:
         """The image that is presented as a series."""
-        for image in self._datastore.list_images():
-            identity = self.identity(image)
-            if identity and identity.series == series:
-                return image
-        return None
+        return next((i for i in self._datastore.list_images() if self.identity(i).series == series), None)
+
+    def instances(self, image: str) -> list[Dataset]:
+        """An image as DICOM instances."""
+        return self._loaded(self.identity(image))
 
     def _header(self, identity: Identity, path: str) -> Dataset | None:
         known = self._headers.get(identity.image)

@@ -14,22 +14,24 @@ from fastapi import APIRouter, Depends, HTTPException
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_pixel_data_frame
 from pydicom.errors import InvalidDicomError
-from requests_toolbelt.multipart.decoder import ImproperBodyPartContentException, MultipartDecoder
+from requests_toolbelt.multipart.decoder import (
+    ImproperBodyPartContentException,
+    MultipartDecoder,
+    NonMultipartContentTypeException,
+)
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lib.server.catalogue import SeriesEntry
 from lib.server.dicompaths import PREFIX, Resource, resource_of
+from lib.server.metadata import file_of, frames_of, metadata_of
 from lib.server.qido import INSTANCE, SERIES, STUDY, found, json_of, picked, studies_of
 
 logger = logging.getLogger(__name__)
 
 _JSON = "application/dicom+json"
-_SMALL = 64 * 1024
-"""Bytes of a binary element that metadata may hold; longer ones are pixels and the like."""
 _STORE_LIMIT = 512 * 1024 * 1024
 _CANNOT_UNDERSTAND = 0xC000
 _REFUSED = 0x0122
@@ -107,33 +109,6 @@ def _retrieved(entries: Mapping[str, SeriesEntry], resource: Resource) -> Respon
     return _multipart([file_of(ds) for ds in datasets], "application/dicom")
 
 
-def metadata_of(dataset: Dataset) -> Dataset:
-    """A header without pixels and other long binary values, and how the pixels are coded."""
-    header = Dataset()
-    for element in dataset:
-        long = isinstance(element.value, bytes) and len(element.value) > _SMALL
-        if element.keyword != "PixelData" and not long:
-            header[element.tag] = element
-    header.AvailableTransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
-    return header
-
-
-def frames_of(dataset: Dataset) -> list[bytes]:
-    """Pixel data of each frame, coded as stored."""
-    number = int(dataset.get("NumberOfFrames") or 1)
-    if dataset.file_meta.TransferSyntaxUID.is_compressed:
-        return list(generate_pixel_data_frame(dataset.PixelData, number))
-    length = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated // 8
-    return [dataset.PixelData[i * length : (i + 1) * length] for i in range(number)]
-
-
-def file_of(dataset: Dataset) -> bytes:
-    """A DICOM file in memory."""
-    with io.BytesIO() as file:
-        pydicom.dcmwrite(file, dataset, write_like_original=False)
-        return file.getvalue()
-
-
 async def _limited(request: Request) -> bytes:
     """The body of a request. Raises `HTTPException` 413 as soon as it is longer than any segmentation."""
     body = bytearray()
@@ -148,7 +123,7 @@ def _stored(body: bytes, kind: str, store: Callable[[Dataset], Any]) -> Response
     """Store each instance of a multipart body. 200 when all were kept, 409 when none, 202 otherwise."""
     try:
         parts = [part.content for part in MultipartDecoder(body, kind).parts]
-    except (ImproperBodyPartContentException, ValueError) as e:
+    except (ImproperBodyPartContentException, NonMultipartContentTypeException, AttributeError) as e:
         raise HTTPException(400, "expected multipart/related DICOM instances, but got something else") from e
     kept, failed = [], []
     for content in parts:

@@ -13,6 +13,7 @@ from monailabel.utils.others.generic import md5_digest
 from lib.server.conversion import ImageCache
 from lib.server.datalist import ListedStudies
 from lib.server.datastores import Studies
+from lib.server.dicomfolder import STATE, FolderClient, holds_dicom
 from lib.server.folder import FolderStudies
 from lib.server.seginbox import PacsWithSegs
 from lib.store.project import Project, state_of_list
@@ -24,6 +25,10 @@ def open_studies(studies: str, project: Project, modalities: Collection[str], ca
         return open_pacs(studies.rstrip("/"), project, modalities, cache_bytes)
     if studies.lower().endswith(".json"):
         return ListedStudies(Path(studies), project.journal, state_of_list(Path(studies)))
+    if holds_dicom(Path(studies)):
+        root = Path(studies).resolve()
+        cache = ImageCache(_cache_of(str(root)), cache_bytes)
+        return PacsWithSegs(FolderClient(root), studies, project.journal, root / STATE, cache, modalities)
     return FolderStudies(studies, project.journal)
 
 
@@ -37,6 +42,10 @@ def open_pacs(studies: str, project: Project, modalities: Collection[str], cache
         wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
         stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
     )
-    root = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or Path.home() / ".cache/monailabel/dicom"
-    cache = ImageCache(Path(root) / md5_digest(studies) / "images", cache_bytes)
+    cache = ImageCache(_cache_of(studies), cache_bytes)
     return PacsWithSegs(client, studies, project.journal, project.folder, cache, modalities)
+
+
+def _cache_of(studies: str) -> Path:
+    root = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or Path.home() / ".cache/monailabel/dicom"
+    return Path(root) / md5_digest(studies) / "images"

@@ -29,17 +29,17 @@ _DATES_AND_TIMES = ("DA", "TM", "DT")
 
 def studies_of(series: Iterable[Dataset]) -> list[Dataset]:
     """One row per study from one header per series (with `NumberOfSeriesRelatedInstances`), by patient name."""
-    rows: dict[str, Dataset] = {}
+    studies: dict[str, list[Dataset]] = {}
     for header in series:
-        row = rows.get(header.StudyInstanceUID)
-        if row is None:
-            row = rows[header.StudyInstanceUID] = picked(header, STUDY)
-            row.ModalitiesInStudy, row.NumberOfStudyRelatedSeries, row.NumberOfStudyRelatedInstances = [], 0, 0
-        if header.Modality not in row.ModalitiesInStudy:
-            row.ModalitiesInStudy = [*row.ModalitiesInStudy, header.Modality]
-        row.NumberOfStudyRelatedSeries += 1
-        row.NumberOfStudyRelatedInstances += int(header.NumberOfSeriesRelatedInstances)
-    return sorted(rows.values(), key=lambda row: str(row.get("PatientName", "")))
+        studies.setdefault(header.StudyInstanceUID, []).append(header)
+    rows = []
+    for headers in studies.values():
+        row = picked(headers[0], STUDY)
+        row.ModalitiesInStudy = sorted({str(h.Modality) for h in headers})
+        row.NumberOfStudyRelatedSeries = len(headers)
+        row.NumberOfStudyRelatedInstances = sum(int(h.NumberOfSeriesRelatedInstances) for h in headers)
+        rows.append(row)
+    return sorted(rows, key=lambda row: str(row.get("PatientName", "")))
 
 
 def picked(header: Dataset, keywords: Iterable[str]) -> Dataset:
