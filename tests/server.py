@@ -30,7 +30,6 @@ class Server:
         **conf: object,
     ) -> None:
         self.studies, self.log, self.port = studies, log, _free_port()
-        self._environment = environment or {}
         app = log.parent / "app"  # a copy, so that models of tests do not pile up in the checkout
         shutil.copytree(source, app, ignore=shutil.ignore_patterns("model", "logs", "__pycache__"))
         self.url = f"http://127.0.0.1:{self.port}"
@@ -40,6 +39,7 @@ class Server:
             "--studies", str(studies), "--host", "127.0.0.1", "--port", str(self.port), *options,
         ]  # fmt: skip
         self.process: subprocess.Popen | None = None
+        self.environment = dict(environment or {})
 
     def start(self) -> Server:
         """Start and wait until it answers; raises with the end of its log when it does not."""
@@ -49,7 +49,7 @@ class Server:
     def launch(self) -> None:
         """Start; several servers come up faster side by side."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE", **self._environment}
+        environment = {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE", **self.environment}
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(self._command, stdout=out, stderr=out, env=environment, cwd=ROOT)
 

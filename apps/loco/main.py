@@ -15,14 +15,16 @@ from lib.configs.conf import parse_conf
 from lib.configs.task import LoCoTask, plan_for
 from lib.core.spec import SpecError
 from lib.server.coldstart import ColdStart
-from lib.server.datastores import open_folder, open_pacs
 from lib.server.guard import GuardSettings
 from lib.server.health import health_router
 from lib.server.history import history_router
+from lib.server.openstudies import open_studies
 from lib.server.recovery import recover
 from lib.server.refusals import Refusals
 from lib.server.retraining import Retraining, RetrainSettings
 from lib.server.security import close_doors
+from lib.server.training import training_router
+from lib.server.viewer import Viewer
 from lib.store.journal import JournalError
 from lib.store.project import open_project
 
@@ -52,24 +54,19 @@ class LoCoApp(Refusals, MONAILabelApp):
         self.labels = self._task.labels
         self._auto_update_scoring = False
 
-    def init_remote_datastore(self) -> Datastore:
-        """Studies of a DICOMweb server. dcmqi's tools lie beside this Python, which need not be on the PATH."""
-        os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', '')}"
-        self._download_dcmqi_tools()
-        return open_pacs(self.studies)
-
     def init_datastore(self) -> Datastore:
-        """A folder or a DICOMweb server; the model is planned as soon as the studies can be seen."""
-        remote = self.studies.startswith(("http://", "https://"))
+        """A folder, a list of cases or a DICOMweb server; the model is planned as soon as the studies can be seen."""
+        settings = self._settings
         try:
-            datastore = super().init_datastore() if remote else open_folder(self.studies)
-            self._spec = plan_for(datastore, self._project, self._settings)
+            datastore = open_studies(self.studies, self._project, settings.modalities, settings.cache_bytes)
         except RequestException as e:
             raise SpecError(
                 f"expected a DICOMweb server at {self.studies}, but: {e}; start it or correct the address"
             ) from e
-        self._task = LoCoTask(self._spec, self._project, self._settings)
-        datastore.attach(self._project.journal, self._spec.labels, self._settings.patient)
+        self._spec = plan_for(datastore, self._project, settings)
+        self._task = LoCoTask(self._spec, self._project, settings)
+        datastore.attach(self._spec.labels, settings.patient)
+        self._viewer = Viewer(datastore, self.studies, self._project.folder.name, self._spec.labels, settings.patient)
         return datastore
 
     def init_infers(self) -> dict[str, Any]:
@@ -99,9 +96,20 @@ class LoCoApp(Refusals, MONAILabelApp):
         folder = self._project.model(self._task.name)
         guard = GuardSettings(settings.origins, settings.max_upload_mb * 2**20)
         own = [health_router(self._task.name, journal, folder, self.studies), history_router(journal)]
+        own += [training_router(), *self._viewer.routers()]
         close_doors(server.app, guard, self.conf, self._project.folder / "uploads", own)
         recover(self._task.name, folder, journal, self._datastore)
         ColdStart(self._task.name, self._spec, self._project, self._datastore).start()
         retrain = RetrainSettings(settings.auto_retrain, settings.retrain_after, settings.retrain_idle)
         self._retraining = Retraining(self._task.name, journal, self._datastore, retrain)
         self._retraining.start()
+        self._datastore.serve(settings.pacs_poll)
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Inference of a study, which OHIF names by its series."""
+        image = request.get("image")
+        return super().infer({**request, "image": self._viewer.image_of(str(image)) or image}, datastore)
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The strategy's choice, with the address at which OHIF finds it."""
+        return self._viewer.located(super().next_sample(request))

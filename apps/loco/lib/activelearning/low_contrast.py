@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 LEASE_S = 30 * 60
 """Nobody else is offered an image for this long after it was served."""
 
+_AHEAD = 4
+"""Studies that are made ready while the annotator works on the one served."""
+
 _CLUSTERS_PER_CLASS = 4
 _MIN_CLUSTERS = 8
 
@@ -51,6 +54,7 @@ class LowContrast(Strategy):
             return {}
         choice = next(c for c in choices if c.image == image)
         journal.add_pick(image, client, self._name, version, choice.reason, now)
+        _make_ready(datastore, [c.image for c in choices if c.image != image][:_AHEAD])
         decided("picked", image=image, client=client, model=self._name, version=version, why=choice.reason)
         return {
             "id": image,
@@ -131,6 +135,13 @@ class LowContrast(Strategy):
         """The same project, model and request number choose alike."""
         text = f"{self._project.folder.name}:{self._seed}:{version}:{number}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _make_ready(datastore: Datastore, images: list[str]) -> None:
+    """Ask a datastore that must fetch its studies to do so in the background."""
+    prefetch = getattr(datastore, "prefetch", None)
+    if prefetch is not None:
+        prefetch(images)
 
 
 def _scored_image(score: Score) -> ScoredImage:

@@ -31,6 +31,9 @@ KEYS = {
     "epochs": "epochs of one training",
     "iterations": "optimiser steps per epoch",
     "patient": "regular expression whose first group is the patient in an image name",
+    "modalities": "PACS: modalities to list, as ES,OT; by default all that are images",
+    "cache_gb": "PACS: size of the folder of converted studies",
+    "pacs_poll": "PACS: seconds between two looks for new images and segmentations",
     "seed": "seed of splits, training and selection",
     "cors_origins": "other web pages that may use this server, as https://viewer.example,https://other.example",
     "max_upload_mb": "largest request, in MB",
@@ -57,6 +60,10 @@ class AppConf:
     epochs: int | None
     iterations: int | None
     patient: str
+    modalities: frozenset[str]
+    """Empty: all that are images."""
+    cache_bytes: int
+    pacs_poll: float
     seed: int
     origins: tuple[str, ...] = ()
     max_upload_mb: int = 4096
@@ -84,6 +91,9 @@ def parse_conf(conf: Mapping[str, Any]) -> AppConf:
         epochs=_optional_count(conf, "epochs"),
         iterations=_optional_count(conf, "iterations"),
         patient=_pattern(str(conf.get("patient") or PATIENT_PATTERN)),
+        modalities=frozenset(re.findall(r"[A-Z0-9_]+", str(conf.get("modalities", "")).upper())),
+        cache_bytes=int(_number(conf, "cache_gb", 20.0, 0.001, 10**5) * 1e9),
+        pacs_poll=_number(conf, "pacs_poll", 10.0, 0.1, 10**5),
         seed=_count(conf, "seed", 0, 0),
         origins=_origins(str(conf.get("cors_origins", ""))),
         max_upload_mb=_count(conf, "max_upload_mb", 4096, 1),

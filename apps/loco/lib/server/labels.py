@@ -16,9 +16,21 @@ from monai.data import MetaTensor
 from monailabel.transform.writer import Writer
 from torch import Tensor
 
-from lib.core.images import SUFFIXES, CaseError, LoadedImage, class_indices, label_on_image, read_image, read_label
+from lib.core.images import (
+    SUFFIXES,
+    CaseError,
+    LoadedImage,
+    class_indices,
+    label_on_image,
+    read_image,
+    read_label,
+    suffix_of,
+)
 
 logger = logging.getLogger(__name__)
+
+_DRAWN = 255
+"""What drawing programs write for the one class of a mask."""
 
 
 def checked_label(
@@ -94,9 +106,15 @@ def _by_name(
     as_configured = all(labels.get(name, index) == index for index, name in by_index.items())
     first, second = (by_index, by_order) if as_configured else (by_order, by_index)
     names = first if set(present) <= set(first) else second
-    if not set(present) <= set(names):
-        return values
-    unknown = sorted({names[v] for v in present} - set(labels))
+    if present == [_DRAWN] and len(entries) == 1:
+        names = {_DRAWN: str(entries[0]["name"])}
+    nameless = [v for v in present if v not in names]
+    if nameless:
+        raise CaseError(
+            path, f"expected a name for each value that is drawn, but {nameless[:5]} have none; submit again"
+        )
+    indices = {name.strip().lower(): index for name, index in labels.items()}
+    unknown = sorted({names[v] for v in present if names[v].strip().lower() not in indices})
     if unknown:
         raise CaseError(
             path,
@@ -104,14 +122,14 @@ def _by_name(
         )
     mapped = torch.zeros_like(values)
     for value in present:
-        mapped[values == value] = labels[names[value]]
+        mapped[values == value] = indices[names[value].strip().lower()]
     return mapped
 
 
 def _written(classes: Tensor, study: LoadedImage, label: Path) -> str:
     """Write class indices `1 X Y [Z]` beside the upload, on the image's grid, in the upload's format."""
     picture = study.affine is None
-    suffix = next(s for s in SUFFIXES if label.name.lower().endswith(s))
+    suffix = suffix_of(label)
     if suffix in (".jpg", ".jpeg"):
         suffix = ".png"
     array = classes[0]

@@ -14,7 +14,7 @@ import psutil
 from monailabel.utils.async_tasks.utils import processes, run_background_task, tasks
 
 from lib.decisions import decided
-from lib.server.datastores import JournalledLabels
+from lib.server.journalled import JournalledLabels
 from lib.server.policy import Decision, decide
 from lib.store.journal import Journal
 from lib.store.records import Run

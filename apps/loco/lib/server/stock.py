@@ -37,7 +37,6 @@ _CHECKS: dict[Callable[..., Any], Check] = {
     infer.api_run_inference: checks.inference,
     batch_infer.api_run: checks.batch,
     train.api_run: checks.train_all,
-    train.api_run_model: checks.train_one,
     scoring.api_run: checks.score_all,
     scoring.api_run_method: checks.score_one,
     activelearning.api_sample: checks.next_sample,
@@ -63,6 +62,8 @@ _LANES: dict[Callable[..., Any], Lane] = {
     datastore.api_download_dataset: "write",
     model.api_update_model: "write",
 }
+_ELSEWHERE = (model.api_delete_model, train.api_run_model, train.api_stop)
+"""Below, and in `lib.server.training`."""
 _INSTEAD: dict[Callable[..., Any], Callable[..., Any]] = {model.api_update_model: upload_model}
 """Stock functions that cannot be made safe by looking at their arguments."""
 
@@ -74,7 +75,7 @@ def guarded_router() -> APIRouter:
         if module is login and not settings.MONAI_LABEL_AUTH_ENABLE:
             continue
         for route in module.router.routes:
-            if isinstance(route, APIRoute) and route.endpoint is not model.api_delete_model:
+            if isinstance(route, APIRoute) and route.endpoint not in _ELSEWHERE:
                 _add(router, route)
     router.delete("/model/{model}", include_in_schema=False)(_keep_model)
     return router

@@ -92,6 +92,22 @@ class Pick:
     ts: float
 
 
+SegStatus = Literal["pending", "own", "taken", "refused"]
+"""A label of this app not stored in the PACS yet, one that is, one of another tool that was taken over, one that was not."""
+
+
+@dataclass(frozen=True)
+class SegRow:
+    """A DICOM SEG instance: of which image, what became of it and why."""
+
+    sop: str
+    series: str
+    image: str
+    status: SegStatus
+    detail: str
+    ts: float
+
+
 def submission_from(row: sqlite3.Row) -> Submission:
     """The row as a `Submission`."""
     fields = dict(row)

@@ -46,6 +46,14 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "CREATE TABLE starts (image TEXT NOT NULL, client TEXT NOT NULL, version INTEGER NOT NULL, ts REAL NOT NULL, "
         "PRIMARY KEY (image, client))",
     ),
+    4: (
+        "CREATE TABLE case_ids (path TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE)",
+        "CREATE TABLE notes (kind TEXT NOT NULL, item TEXT NOT NULL, note TEXT NOT NULL, ts REAL NOT NULL, "
+        "PRIMARY KEY (kind, item))",
+        "CREATE TABLE segs (sop TEXT PRIMARY KEY, series TEXT NOT NULL, image TEXT NOT NULL, "
+        "status TEXT NOT NULL CHECK (status IN ('pending', 'own', 'taken', 'refused')), detail TEXT NOT NULL, "
+        "ts REAL NOT NULL)",
+    ),
 }
 """Statements that bring a journal of an older version to this one, applied in order to new and old files alike."""
 
