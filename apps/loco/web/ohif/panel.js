@@ -6,7 +6,6 @@ const MODE = '/ohif/monai-label';
 const WAIT_MS = 500;
 const POLL_MS = 3000;
 const TOOLS = { brush: 'CircularBrush', eraser: 'CircularEraser', window: 'WindowLevel' };
-const SKIPS = ['poor image quality', 'not sure', 'not of this task'];
 const MARKUP = `
   <h2>LoCo <span data-loco="state">connecting ...</span></h2>
   <p data-loco="message" role="status"></p>
@@ -24,7 +23,7 @@ const MARKUP = `
   </section>
   <section>
     <div><button data-loco="submit" class="loco-main">Submit</button><button data-loco="next">Next Sample</button></div>
-    <div><select data-loco="why">${SKIPS.map(s => `<option>${s}</option>`).join('')}</select><button data-loco="skip">Skip</button></div>
+    <div><select data-loco="why"></select><button data-loco="skip">Skip</button></div>
     <label>You are <input data-loco="client" type="text" autocomplete="off"></label>
   </section>
   <section>
@@ -80,6 +79,7 @@ class Panel {
   async open() {
     this.info = await server.info();
     this.labels = this.info.labels;
+    this.showReasons(await server.skipReasons());
     this.part('state').textContent = 'connected';
     while (!(this.view = viewer.shown())) {
       viewer.showPictures();
@@ -106,6 +106,12 @@ class Panel {
       return choice;
     });
     this.part('classes').replaceChildren(...entries);
+  }
+
+  showReasons(reasons) {
+    this.part('why').replaceChildren(
+      ...reasons.map(({ reason, meaning }) => Object.assign(new Option(reason), { title: meaning }))
+    );
   }
 
   use(tool) {
