@@ -23,7 +23,7 @@ const MARKUP = `
   </section>
   <section>
     <div><button data-loco="submit" class="loco-main">Submit</button><button data-loco="next">Next Sample</button></div>
-    <div><select data-loco="why"></select><button data-loco="skip">Skip</button></div>
+    <div data-loco="skipping"><select data-loco="why"></select><button data-loco="skip">Skip</button></div>
     <label>You are <input data-loco="client" type="text" autocomplete="off"></label>
   </section>
   <section>
@@ -79,7 +79,7 @@ class Panel {
   async open() {
     this.info = await server.info();
     this.labels = this.info.labels;
-    this.showReasons(await server.skipReasons());
+    this.showReasons(await server.skipReasons().catch(() => []));
     this.part('state').textContent = 'connected';
     while (!(this.view = viewer.shown())) {
       viewer.showPictures();
@@ -108,7 +108,9 @@ class Panel {
     this.part('classes').replaceChildren(...entries);
   }
 
+  // A server that knows no reasons cannot pass an image by either.
   showReasons(reasons) {
+    this.part('skipping').hidden = !reasons.length;
     this.part('why').replaceChildren(
       ...reasons.map(({ reason, meaning }) => Object.assign(new Option(reason), { title: meaning }))
     );
