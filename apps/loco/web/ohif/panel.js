@@ -86,13 +86,21 @@ class Panel {
       await new Promise(done => setTimeout(done, WAIT_MS));
     }
     await viewer.prepare(this.view, this.labels);
-    const known = await server.imageOf(this.view.set.SeriesInstanceUID, viewer.instanceOf(this.view));
-    this.image = known.image;
-    this.part('image').textContent = this.image;
-    this.part('reason').textContent = reasonFor(this.image);
+    await this.look();
     this.showClasses();
     this.use('brush');
     this.root.dataset.ready = 'true';
+  }
+
+  // Which image of the server is looked at: in a series of pictures it changes from picture to picture.
+  async look() {
+    const { instance } = viewer.current(this.view);
+    if (instance !== this.instance) {
+      this.image = (await server.imageOf(this.view.set.SeriesInstanceUID, instance)).image;
+      this.instance = instance;
+      this.part('image').textContent = this.image;
+      this.part('reason').textContent = reasonFor(this.image);
+    }
   }
 
   showClasses() {
@@ -127,13 +135,15 @@ class Panel {
   }
 
   async run() {
+    await this.look();
     this.say('The model is looking at the image ...');
-    viewer.showMask(await server.infer(this.model(), this.image));
+    viewer.showMask(await server.infer(this.model(), this.image), this.view);
     this.say('This is what the model sees. Correct it, then submit.', 'good');
   }
 
   async submit() {
-    const { file, empty } = await viewer.labelFile();
+    await this.look();
+    const { file, empty } = await viewer.labelFile(this.view);
     if (empty && !window.confirm('Nothing is labelled. Submit the image as one without any of the classes?')) {
       return;
     }
@@ -153,10 +163,17 @@ class Panel {
       throw new Error(`${found.id} was chosen, but the server does not say in which study it is; open it by hand.`);
     }
     sessionStorage.setItem('loco-reason', JSON.stringify({ image: found.id, reason: found.reason || '' }));
-    window.location.assign(`${MODE}?StudyInstanceUIDs=${encodeURIComponent(found.StudyInstanceUID)}`);
+    const place = new URLSearchParams({ StudyInstanceUIDs: found.StudyInstanceUID });
+    for (const [name, value] of [['SeriesInstanceUIDs', found.SeriesInstanceUID], ['initialSOPInstanceUID', found.SOPInstanceUID]]) {
+      if (value) {
+        place.set(name, value);
+      }
+    }
+    window.location.assign(`${MODE}?${place}`);
   }
 
   async skip() {
+    await this.look();
     await server.skip(this.image, this.client(), this.part('why').value);
     await this.next();
   }
