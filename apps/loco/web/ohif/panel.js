@@ -237,17 +237,15 @@ function reasonFor(image) {
   return chosen.image === image && chosen.reason ? `Chosen because: ${chosen.reason}` : '';
 }
 
-// The study list offers the mode for CT and MR only; here it works for every study.
+// The study list blocks the mode for everything but CT and MR; here it works for every study.
 function offerMode() {
-  for (const link of document.querySelectorAll('a[href*="/viewer?StudyInstanceUIDs="]')) {
-    const row = link.parentElement;
-    if (!row.querySelector('a[href*="/monai-label?"]')) {
-      const own = document.createElement('a');
-      own.className = 'loco-open';
-      own.href = link.href.replace('/viewer?', '/monai-label?');
-      own.textContent = 'Annotate with LoCo';
-      row.append(own);
-    }
+  for (const blocked of document.querySelectorAll('a.cursor-not-allowed[href*="/monai-label?"]:not([hidden])')) {
+    const own = document.createElement('a');
+    own.className = 'loco-open';
+    own.href = blocked.href;
+    own.textContent = 'Annotate with LoCo';
+    blocked.hidden = true;
+    blocked.after(own);
   }
 }
 
