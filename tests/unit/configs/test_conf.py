@@ -110,3 +110,9 @@ def test_keys_of_the_server_itself_are_no_mistake(caplog):
     with caplog.at_level(logging.WARNING):
         parse_conf({"server_mode": "true", "auth_token": "x", "labels": "polyp"})
     assert "Ignored" not in caplog.text
+
+
+def test_settings_of_a_pacs():
+    conf = parse_conf({"modalities": "es, OT", "cache_gb": "0.5", "pacs_poll": "3"})
+    assert (conf.modalities, conf.cache_bytes, conf.pacs_poll) == (frozenset({"ES", "OT"}), 500_000_000, 3.0)
+    assert parse_conf({}).modalities == frozenset()
