@@ -103,7 +103,7 @@ class LoCoApp(MONAILabelApp):
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """MONAI Label's inference, with a sentence instead of a bare 500."""
         model, image = request.get("model"), request.get("image")
-        request["image"] = self._viewer.image_of(str(image)) or image
+        request = {**request, "image": self._viewer.image_of(str(image)) or image}
         if model not in self._infers:
             raise HTTPException(404, f"expected the model {self._task.name!r}, but got {model!r}; choose it")
         if not self._infers[model].is_valid():
