@@ -150,11 +150,14 @@ def test_volumes_of_a_pacs_are_annotated_and_segmentations_stored_by_ohif_count(
 
         viewer.annotate(second.study)
         viewer.stroke((0.5, 0.5))
-        viewer.page.evaluate("window.commandsManager.runCommand('storeSegmentation', { segmentationId: 'loco' })")
-        stored = viewer.page.get_by_role("button", name="Save")
-        stored.or_(viewer.page.get_by_text("Report name")).first.wait_for()
+        viewer.page.evaluate(
+            "() => { window.commandsManager.runCommand('storeSegmentation', {"
+            " segmentationId: 'loco', dataSource: window.extensionManager.getActiveDataSource()[0] }); }"
+        )
+        save = viewer.page.get_by_role("button", name="Save")
+        save.wait_for()
         viewer.shot("3 storing with OHIF's own export")
-        stored.click()
+        save.click()
         server.wait_for(lambda: len(orthanc.segs()) == 2)
         server.wait_for(lambda: server.get("/info/").json()["datastore"]["completed"] == 2)
 

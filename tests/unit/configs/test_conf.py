@@ -120,3 +120,9 @@ def test_origins_are_named_one_by_one():
     for wrong in ("*", "https://viewer.example/", "viewer.example", "null"):
         with pytest.raises(SpecError, match="expected --conf cors_origins to be like"):
             parse_conf({"cors_origins": wrong})
+
+
+def test_settings_of_a_pacs():
+    conf = parse_conf({"modalities": "es, OT", "cache_gb": "0.5", "pacs_poll": "3"})
+    assert (conf.modalities, conf.cache_bytes, conf.pacs_poll) == (frozenset({"ES", "OT"}), 500_000_000, 3.0)
+    assert parse_conf({}).modalities == frozenset()

@@ -1,6 +1,7 @@
 """LoCo's contrast loss written down step by step as specified: full resolution, loops and full sorts. Slow on purpose.
 
-Independent of `lib.core.contrast`: shares nothing with it but the options.
+Independent of `lib.core.contrast`: shares nothing with it but the options. Like the published code it makes the projection
+at full resolution and all 64 similarity maps, with a graph that nothing uses.
 """
 
 from itertools import product
@@ -57,15 +58,11 @@ def boundary_pixels(label, spec):
     return found
 
 
-@torch.no_grad()
 def smallest_neighbour_similarity(z):
     unit = F.normalize(z, dim=1)
     wide = extended(unit, "replicate")
-    best = torch.full((z.shape[0], *z.shape[2:]), float("inf"))
-    for offset in nearest_offsets(z.ndim - 2):
-        similarity = (unit * shifted(wide, offset)).sum(1)
-        best = torch.minimum(best, similarity)
-    return best
+    similarity = [(unit * shifted(wide, offset)).sum(1) for offset in nearest_offsets(z.ndim - 2)]
+    return torch.stack(similarity).amin(0)
 
 
 def keep_first(scores, count, refuse_ties, descending=False):
@@ -89,7 +86,7 @@ def choose_ice(rows, labels, pool_size, prototypes, rate, refuse_ties):
 
 
 def choose_bce(z, label, classes, spec, refuse_ties):
-    similarity = smallest_neighbour_similarity(z).flatten()
+    similarity = smallest_neighbour_similarity(z).detach().flatten()
     boundary = boundary_pixels(label, spec).flatten()
     rows, flat = as_rows(z), label.flatten()
     features, tags = [], []

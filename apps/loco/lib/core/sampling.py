@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from itertools import product
@@ -10,16 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.core.interpolate import blocks_at
+from lib.core.interpolate import sampler
 from lib.core.spec import IGNORE, ContrastSpec
 
 NEIGHBOURS = 64
-TILE = {2: 8, 3: 4}
-"""Side of the tiles in which neighbour similarities are computed, by number of spatial axes."""
 SMALL = 1e-12
 """Vectors shorter than this count as having this length."""
-CHUNK = 1 << 21
-"""Most numbers held at once for the vectors of a chunk of tiles (8 MB)."""
+SLAB = {2: 32, 3: 16}
+"""Pixels of the first axis whose neighbours are looked at together, by number of spatial axes: few enough that their
+vectors stay in the processor's cache and that memory does not depend on how much boundary there is."""
+CHUNK = 4096
+"""Most pixels in one sparse product."""
+
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
 
 
 @cache
@@ -49,71 +54,82 @@ def foreground_boundary(label: Tensor, spec: ContrastSpec) -> Tensor:
     """
     size = label.shape[1:]
     r = radius(len(size))
+    padded = label
     if spec.border == "zero":
         padded = F.pad(label, (r, r) * len(size))
     else:
-        padded = label
         for axis, n in enumerate(size, start=1):
             padded = padded.index_select(axis, torch.arange(-r, n + r, device=label.device).clamp(0, n - 1))
-    found = torch.zeros_like(label, dtype=torch.bool)
+    # Flattened with its padding, the map of the neighbours at an offset is one contiguous piece of memory.
+    steps = [math.prod(padded.shape[a + 2 :]) for a in range(len(size))]
+    flat, margin = padded.flatten(), r * sum(steps)
+    own = flat[margin : flat.numel() - margin]
+    found = torch.zeros_like(flat, dtype=torch.bool)
     for offset in neighbours(len(size)):
-        other = padded
-        for axis, (o, n) in enumerate(zip(offset, size, strict=True), start=1):
-            other = other.narrow(axis, r + o, n)
-        differs = other != label
-        found |= differs if spec.ignored_is_boundary else differs & (other != IGNORE)
+        start = margin + sum(o * s for o, s in zip(offset, steps, strict=True))
+        other = flat[start : start + own.numel()]
+        differs = other != own
+        found[margin : margin + own.numel()] |= differs if spec.ignored_is_boundary else differs & (other != IGNORE)
+    found = found.view_as(padded)[(slice(None), *(slice(r, -r) for _ in size))]
     return found & (label != 0) & (label != IGNORE)
 
 
 def least_similarity(z: Tensor, pixels: Tensor) -> Tensor:
     """Smallest cosine between each wanted pixel and its 64 neighbours, `B H W [D]` float32, infinite at other pixels.
 
-    `z`: `B C h w [d]` float32, upsampled block by block; `pixels`: `B H W [D]` bool.
-    Beyond the edge the edge pixel goes on. Works tile by tile: one matrix product gives all similarities of a tile.
+    `z`: `B C h w [d]` float32, upsampled at the wanted pixels and around them only; `pixels`: `B H W [D]` bool.
+    Beyond the edge the edge pixel goes on.
     """
     size = pixels.shape[1:]
-    tile, r = TILE[len(size)], radius(len(size))
-    grid = [-(-n // tile) for n in size]
-    out = torch.full((len(z), *(n * tile for n in grid)), torch.inf, device=z.device)
-    blocks = _as_tiles(out, tile)
-    wanted = _as_tiles(
-        F.pad(pixels, [p for n, g in zip(size[::-1], grid[::-1], strict=True) for p in (0, g * tile - n)]), tile
-    )
-    tiles = wanted.flatten(1 + len(size)).any(-1)
-    inner, blocked = _tile_pattern(len(size), z.device)
-    per_chunk = max(1, CHUNK // (z.shape[1] * (tile + 2 * r) ** len(size)))
-    # One buffer for all chunks: fresh memory for each would cost three times as much as the product itself.
-    buffer = z.new_empty(min(per_chunk, int(tiles.sum())), *blocked.shape)
-    for b in range(len(z)):
-        places_of_image = tiles[b].nonzero()
-        for places in places_of_image.split(per_chunk) if len(places_of_image) else ():
-            vectors = blocks_at(z[b], places * tile - r, tile + 2 * r, size)
-            vectors *= vectors.square().sum(1, keepdim=True).clamp_(min=SMALL**2).rsqrt_()
-            similarity = torch.bmm(vectors.index_select(2, inner).mT, vectors, out=buffer[: len(places)])
-            least = similarity.add_(blocked).amin(-1)
-            blocks[b][tuple(places.T)] = least.view(-1, *(tile,) * len(size))
-    return out[(slice(None), *(slice(n) for n in size))].masked_fill(~pixels, torch.inf)
+    slab, r = SLAB[len(size)], radius(len(size))
+    out = torch.full(pixels.shape, torch.inf, device=z.device)
+    highest = torch.tensor(size, device=z.device) - 1
+    for image, wanted, scores in zip(z, pixels, out, strict=True):
+        sample = sampler(image, size)
+        for start, part, found in zip(range(0, size[0], slab), wanted.split(slab), scores.split(slab), strict=True):
+            centre = F.pad(part, (r, r) * len(size))
+            near = _dilated(centre, r)
+            places = near.nonzero() - r
+            if not len(places):
+                continue
+            places[:, 0] += start
+            unit = sample(places.clamp_(min=0).minimum(highest))
+            unit /= torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp_(min=SMALL)
+            found[part] = _least_products(unit, centre, near)
+    return out
 
 
-def _as_tiles(x: Tensor, tile: int) -> Tensor:
-    """View `B H W [D]` as `B H/t W/t [D/t] t t [t]`."""
-    dims = x.ndim - 1
-    split = x.view(x.shape[0], *(k for n in x.shape[1:] for k in (n // tile, tile)))
-    return split.permute(0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2))
+def _dilated(mask: Tensor, reach: int) -> Tensor:
+    """`mask`, bool, with everything at most `reach` pixels away along each axis. The outer `reach` pixels are unset."""
+    for axis, n in enumerate(mask.shape):
+        wide = mask.clone()
+        for step in range(1, reach + 1):
+            wide.narrow(axis, step, n - step).logical_or_(mask.narrow(axis, 0, n - step))
+            wide.narrow(axis, 0, n - step).logical_or_(mask.narrow(axis, step, n - step))
+        mask = wide
+    return mask
 
 
-def _tile_pattern(dims: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where a tile's pixels lie in its surroundings, (t^d) int64; (t^d, (t+2r)^d): 0 at neighbours, else infinite."""
-    tile, r = TILE[dims], radius(dims)
-    side = tile + 2 * r
-    steps = [side**i for i in reversed(range(dims))]
-    inner = torch.tensor(
-        [sum((i + r) * s for i, s in zip(p, steps, strict=True)) for p in product(range(tile), repeat=dims)]
-    )
-    offsets = torch.tensor([sum(i * s for i, s in zip(o, steps, strict=True)) for o in neighbours(dims)])
-    blocked = torch.full((len(inner), side**dims), torch.inf)
-    blocked.scatter_(1, inner[:, None] + offsets, 0.0)
-    return inner.to(device), blocked.to(device)
+def _least_products(vectors: Tensor, centre: Tensor, near: Tensor) -> Tensor:
+    """Smallest inner product of the vector of each pixel in `centre` with those of its 64 neighbours, (N).
+
+    `near`: bool, the pixels that `vectors` (M, C) float32 belong to, among them `centre` and all its neighbours. A
+    sparse matrix product computes the wanted inner products, no others, and never gathers vectors for them.
+    """
+    rank = near.flatten().cumsum(0, dtype=torch.int32) - 1
+    steps = [math.prod(centre.shape[a + 1 :]) for a in range(centre.ndim)]
+    offsets = [sum(o * s for o, s in zip(offset, steps, strict=True)) for offset in neighbours(centre.ndim)]
+    offsets = torch.tensor(offsets, device=centre.device)
+    least = []
+    for pixels in centre.flatten().nonzero().split(CHUNK):
+        first = rank.index_select(0, pixels[:, 0])
+        others = rank.index_select(0, (pixels + offsets).flatten())
+        ends = torch.arange(0, len(others) + 1, len(offsets), dtype=torch.int32, device=centre.device)
+        shape, zeros = (len(first), len(vectors)), vectors.new_zeros(len(others))
+        wanted = torch.sparse_csr_tensor(ends, others, zeros, shape, check_invariants=False)
+        products = torch.sparse.sampled_addmm(wanted, vectors.index_select(0, first), vectors.T, beta=0.0)
+        least.append(products.values().view(-1, len(offsets)).amin(1))
+    return torch.cat(least)
 
 
 def lowest_per_class(scores: Mapping[int, Tensor], label: Tensor, keep: Mapping[int, int]) -> Tensor:

@@ -13,7 +13,6 @@ import nibabel as nib
 import numpy as np
 import SimpleITK
 from PIL import Image
-from pydicom import dcmread
 
 from lib.core.files import replacing
 from lib.core.images import CaseError
@@ -45,7 +44,7 @@ def write_case(case: CaseOfSeries, files: Mapping[str, Path], target: Path) -> N
         planes.append(_frame(decoded[plane.sop], plane))
     with replacing(target) as out:
         if case.picture:
-            _as_picture(planes[0], inverted=_is_inverted(files[case.grid.planes[0].sop])).save(out, "PNG")
+            _as_picture(planes[0]).save(out, "PNG")
         else:
             grey = [p.mean(axis=-1) if p.ndim == 3 else p for p in planes]
             volume = _compact(np.stack(grey).transpose(2, 1, 0))
@@ -55,7 +54,7 @@ def write_case(case: CaseOfSeries, files: Mapping[str, Path], target: Path) -> N
 
 
 def _decoded(file: Path, name: str) -> np.ndarray:
-    """Frames, rows, columns[, 3] of one instance, rescaled, whatever its transfer syntax."""
+    """Frames, rows, columns[, 3] of one instance, rescaled, bright is bright, whatever its transfer syntax."""
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))
@@ -71,14 +70,8 @@ def _frame(frames: np.ndarray, plane: Plane) -> np.ndarray:
     return frames[max(0, plane.frame - 1)]
 
 
-def _is_inverted(file: Path) -> bool:
-    return str(dcmread(file, stop_before_pixels=True).get("PhotometricInterpretation", "")) == "MONOCHROME1"
-
-
-def _as_picture(pixels: np.ndarray, inverted: bool) -> Image.Image:
+def _as_picture(pixels: np.ndarray) -> Image.Image:
     """A PNG without loss: 8 bits a channel where the values fit, else 16 bits of grey from the smallest value on."""
-    if inverted:
-        pixels = pixels.max() + pixels.min() - pixels
     if pixels.ndim == 3:
         return Image.fromarray(pixels.clip(0, _EIGHT_BITS).astype(np.uint8))
     values = np.rint(pixels - min(0, float(pixels.min())))

@@ -63,8 +63,6 @@ def resource_of(path: str) -> Resource:
 
 
 def _has_gap(resource: Resource) -> bool:
-    """A level without the one above it, or something that only instances have."""
-    levels = (resource.study, resource.series, resource.instance)
-    known = [level is not None for level in levels]
-    deep = bool(resource.frames) or (resource.part or "").startswith("bulk")
-    return known != sorted(known, reverse=True) or not known[0] or (bool(resource.frames) and not known[2] and deep)
+    """A level without the one above it, or frames of no instance."""
+    known = [level is not None for level in (resource.study, resource.series, resource.instance)]
+    return not known[0] or known != sorted(known, reverse=True) or (bool(resource.frames) and not known[2])

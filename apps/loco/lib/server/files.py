@@ -39,17 +39,20 @@ class FileTree:
         self._files: tuple[str, ...] = ()
         self._next = 0.0
         self._lock = threading.Lock()
-        self.version = 0
-        """Rises when the files change."""
+        self._version = 0
 
     def files(self, now: bool = False) -> tuple[str, ...]:
         """Paths, sorted. `now`: look also right after the last look."""
+        return self.versioned(now)[1]
+
+    def versioned(self, now: bool = False) -> tuple[int, tuple[str, ...]]:
+        """A number that rises when the files change, and the files that belong to it."""
         with self._lock:
             started = time.monotonic()
             if now or started >= self._next:
                 self._look()
                 self._next = time.monotonic() + _REST * (time.monotonic() - started)
-            return self._files
+            return self._version, self._files
 
     def _look(self) -> None:
         known, self._folders = self._folders, {}
@@ -64,7 +67,7 @@ class FileTree:
             files = tuple(sorted(f for folder in self._folders.values() for f in folder.files))
             if files != self._files:
                 self._files = files
-                self.version += 1
+                self._version += 1
 
     def _read(self, name: str, known: _Folder | None) -> _Folder | None:
         try:

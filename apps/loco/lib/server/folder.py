@@ -96,8 +96,8 @@ class FolderStudies(Studies):
         return self._paths
 
     def _look(self) -> list[str]:
-        files = self._tree.files()
-        if self._tree.version != self._version:
+        version, files = self._tree.versioned()
+        if version != self._version:
             known = self._journal.case_ids()
             new = new_ids([f for f in files if f not in known], known.values())
             if new:
@@ -105,7 +105,7 @@ class FolderStudies(Studies):
                 known = self._journal.case_ids()
             self._paths = {known[f]: f for f in files}
             self._ids = sorted(self._paths)
-            self._version = self._tree.version
+            self._version = version
         return self._ids
 
 

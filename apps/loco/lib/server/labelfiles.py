@@ -33,8 +33,7 @@ class LabelFiles:
         for tag in TAGS:
             (root / tag).mkdir(parents=True, exist_ok=True)
         self._tree = FileTree(root, SUFFIXES)
-        self._version = -1
-        self._by_tag: dict[str, dict[str, Path]] = {}
+        self._seen: tuple[int, dict[str, dict[str, Path]]] = (-1, {})
 
     def of(self, tag: str) -> dict[str, Path]:
         """Label files of a tag by the id of their study."""
@@ -42,15 +41,17 @@ class LabelFiles:
 
     def by_tag(self, now: bool = False) -> dict[str, dict[str, Path]]:
         """All label files by tag and id."""
-        files = self._tree.files(now)
-        if self._tree.version != self._version:
+        version, files = self._tree.versioned(now)
+        known, by_tag = self._seen
+        if version != known:
             found: dict[str, dict[str, Path]] = {tag: {} for tag in TAGS}
             for file in files:
                 tag, _, rest = file.partition("/")
                 if rest:
                     found.setdefault(tag, {})[id_of_path(rest)] = self.root / file
-            self._by_tag, self._version = found, self._tree.version
-        return self._by_tag
+            self._seen = version, found
+            return found
+        return by_tag
 
     def put(self, image_id: str, tag: str, source: str | Path) -> Path:
         """Copy a label to its place, whole or not at all; another one of the same study and tag makes way."""

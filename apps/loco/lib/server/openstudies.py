@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def open_studies(studies: str, project: Project, modalities: Collection[str], ca
 
 def open_pacs(studies: str, project: Project, modalities: Collection[str], cache_bytes: int) -> PacsWithSegs:
     """Datastore of a DICOMweb server. Raises `requests.RequestException` when it does not answer."""
+    logging.getLogger("dicomweb_client").setLevel(logging.WARNING)
     user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
     client = DICOMwebClientX(
         url=studies,

@@ -172,6 +172,8 @@ class PacsStudies(Studies):
             self.image_file(image_id)
         except HTTPException as e:
             logger.info("Not fetched ahead: %s", e.detail)
+        except Exception:
+            logger.exception("%s could not be fetched ahead", image_id)
 
 
 class _Answering:

@@ -146,10 +146,14 @@ class PacsWithSegs(PacsStudies):
             with self.answering():
                 source = self.index.headers(case.series)[0]
                 seg = write_seg(classes, case.grid, source, self._labels, author, datetime.now())
-                self._journal.put_seg(
-                    SegRow(str(seg.SOPInstanceUID), str(seg.SeriesInstanceUID), row.image, "own", "", time.time())
-                )
-                self.client.store_instances([seg])
+                sop, series = str(seg.SOPInstanceUID), str(seg.SeriesInstanceUID)
+                # known as ours before it can be noticed
+                self._journal.put_seg(SegRow(sop, series, row.image, "own", "", time.time()))
+                try:
+                    self.client.store_instances([seg])
+                except RequestException:
+                    self._journal.drop_seg(sop)
+                    raise
         self._journal.drop_seg(row.sop)
 
 

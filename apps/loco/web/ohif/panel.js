@@ -6,7 +6,6 @@ const MODE = '/ohif/monai-label';
 const WAIT_MS = 500;
 const POLL_MS = 3000;
 const TOOLS = { brush: 'CircularBrush', eraser: 'CircularEraser', window: 'WindowLevel' };
-const SKIPS = ['poor image quality', 'not sure', 'not of this task'];
 const MARKUP = `
   <h2>LoCo <span data-loco="state">connecting ...</span></h2>
   <p data-loco="message" role="status"></p>
@@ -24,7 +23,7 @@ const MARKUP = `
   </section>
   <section>
     <div><button data-loco="submit" class="loco-main">Submit</button><button data-loco="next">Next Sample</button></div>
-    <div><select data-loco="why">${SKIPS.map(s => `<option>${s}</option>`).join('')}</select><button data-loco="skip">Skip</button></div>
+    <div data-loco="skipping"><select data-loco="why"></select><button data-loco="skip">Skip</button></div>
     <label>You are <input data-loco="client" type="text" autocomplete="off"></label>
   </section>
   <section>
@@ -80,19 +79,28 @@ class Panel {
   async open() {
     this.info = await server.info();
     this.labels = this.info.labels;
+    this.showReasons(await server.skipReasons().catch(() => []));
     this.part('state').textContent = 'connected';
     while (!(this.view = viewer.shown())) {
       viewer.showPictures();
       await new Promise(done => setTimeout(done, WAIT_MS));
     }
     await viewer.prepare(this.view, this.labels);
-    const known = await server.imageOf(this.view.set.SeriesInstanceUID, viewer.instanceOf(this.view));
-    this.image = known.image;
-    this.part('image').textContent = this.image;
-    this.part('reason').textContent = reasonFor(this.image);
+    await this.look();
     this.showClasses();
     this.use('brush');
     this.root.dataset.ready = 'true';
+  }
+
+  // Which image of the server is looked at: in a series of pictures it changes from picture to picture.
+  async look() {
+    const { instance } = viewer.current(this.view);
+    if (instance !== this.instance) {
+      this.image = (await server.imageOf(this.view.set.SeriesInstanceUID, instance)).image;
+      this.instance = instance;
+      this.part('image').textContent = this.image;
+      this.part('reason').textContent = reasonFor(this.image);
+    }
   }
 
   showClasses() {
@@ -108,6 +116,14 @@ class Panel {
     this.part('classes').replaceChildren(...entries);
   }
 
+  // A server that knows no reasons cannot pass an image by either.
+  showReasons(reasons) {
+    this.part('skipping').hidden = !reasons.length;
+    this.part('why').replaceChildren(
+      ...reasons.map(({ reason, meaning }) => Object.assign(new Option(reason), { title: meaning }))
+    );
+  }
+
   use(tool) {
     viewer.useTool(TOOLS[tool], this.view.viewports);
     Object.keys(TOOLS).forEach(t => this.part(t).classList.toggle('loco-on', t === tool));
@@ -119,13 +135,15 @@ class Panel {
   }
 
   async run() {
+    await this.look();
     this.say('The model is looking at the image ...');
-    viewer.showMask(await server.infer(this.model(), this.image));
+    viewer.showMask(await server.infer(this.model(), this.image), this.view);
     this.say('This is what the model sees. Correct it, then submit.', 'good');
   }
 
   async submit() {
-    const { file, empty } = await viewer.labelFile();
+    await this.look();
+    const { file, empty } = await viewer.labelFile(this.view);
     if (empty && !window.confirm('Nothing is labelled. Submit the image as one without any of the classes?')) {
       return;
     }
@@ -145,10 +163,17 @@ class Panel {
       throw new Error(`${found.id} was chosen, but the server does not say in which study it is; open it by hand.`);
     }
     sessionStorage.setItem('loco-reason', JSON.stringify({ image: found.id, reason: found.reason || '' }));
-    window.location.assign(`${MODE}?StudyInstanceUIDs=${encodeURIComponent(found.StudyInstanceUID)}`);
+    const place = new URLSearchParams({ StudyInstanceUIDs: found.StudyInstanceUID });
+    for (const [name, value] of [['SeriesInstanceUIDs', found.SeriesInstanceUID], ['initialSOPInstanceUID', found.SOPInstanceUID]]) {
+      if (value) {
+        place.set(name, value);
+      }
+    }
+    window.location.assign(`${MODE}?${place}`);
   }
 
   async skip() {
+    await this.look();
     await server.skip(this.image, this.client(), this.part('why').value);
     await this.next();
   }
@@ -212,17 +237,15 @@ function reasonFor(image) {
   return chosen.image === image && chosen.reason ? `Chosen because: ${chosen.reason}` : '';
 }
 
-// The study list offers the mode for CT and MR only; here it works for every study.
+// The study list blocks the mode for everything but CT and MR; here it works for every study.
 function offerMode() {
-  for (const link of document.querySelectorAll('a[href*="/viewer?StudyInstanceUIDs="]')) {
-    const row = link.parentElement;
-    if (!row.querySelector('a[href*="/monai-label?"]')) {
-      const own = document.createElement('a');
-      own.className = 'loco-open';
-      own.href = link.href.replace('/viewer?', '/monai-label?');
-      own.textContent = 'Annotate with LoCo';
-      row.append(own);
-    }
+  for (const blocked of document.querySelectorAll('a.cursor-not-allowed[href*="/monai-label?"]:not([hidden])')) {
+    const own = document.createElement('a');
+    own.className = 'loco-open';
+    own.href = blocked.href;
+    own.textContent = 'Annotate with LoCo';
+    blocked.hidden = true;
+    blocked.after(own);
   }
 }
 

@@ -70,6 +70,11 @@ export async function skip(image, client, reason) {
   await answerOf('/loco/skip', asJson({ image, client_id: client, reason }));
 }
 
+// Why an image can be passed by: [{ reason, meaning }].
+export async function skipReasons() {
+  return (await (await answerOf('/loco/skip/reasons')).json()).reasons;
+}
+
 export async function train(model) {
   await answerOf(`/train/${encodeURIComponent(model)}`, asJson({}));
 }

@@ -38,11 +38,14 @@ export function showPictures() {
   }
 }
 
-// SOPInstanceUID of the picture that is looked at.
-export function instanceOf({ set, viewports }) {
+// The picture that is looked at: its place in the series, and its SOPInstanceUID (with `_frame` in a film).
+export function current({ set, viewports }) {
   const viewport = services().cornerstoneViewportService.getCornerstoneViewport(viewports[0]);
-  const current = viewport.getCurrentImageId?.() || set.imageIds[0];
-  return window.cornerstone.metaData.get('instance', current)?.SOPInstanceUID || set.instances[0].SOPInstanceUID;
+  const place = Math.max(0, set.imageIds.indexOf(viewport.getCurrentImageId?.()));
+  const instance = window.cornerstone.metaData.get('instance', set.imageIds[place]) || set.instances[0];
+  const frame = set.imageIds[place].match(/\/frames\/(\d+)/)?.[1];
+  const film = Number(instance.NumberOfFrames) > 1;
+  return { place, instance: film ? `${instance.SOPInstanceUID}_${frame}` : instance.SOPInstanceUID };
 }
 
 // An empty label map with one segment per class over a series, in each viewport that shows it; kept when it is there.
@@ -66,7 +69,7 @@ export async function prepare({ set, viewports }, labels) {
 }
 
 // The label map that is shown: { data, grid } of a volume, { data, width, height } of a picture.
-function labelmap() {
+function labelmap(view) {
   const { segmentationService } = services();
   const segmentation = segmentationService.getSegmentation(ID);
   if (!segmentation) {
@@ -79,14 +82,14 @@ function labelmap() {
     return { volume, data: volume.voxelManager.getCompleteScalarDataArray(), grid: { dimensions, origin: [...origin], axes } };
   }
   const { imageIds } = segmentation.representationData.Labelmap;
-  const image = window.cornerstone.cache.getImage(imageIds[0]);
+  const image = window.cornerstone.cache.getImage(imageIds[current(view).place]);
   return { image, data: image.voxelManager.getScalarData(), width: image.columns, height: image.rows };
 }
 
 // Show a mask of the server (NRRD).
-export function showMask(buffer) {
+export function showMask(buffer, view) {
   const mask = parse(buffer);
-  const map = labelmap();
+  const map = labelmap(view);
   if (mask.data.length !== map.data.length) {
     throw new Error(`The mask has ${mask.data.length} voxels, the image ${map.data.length}; open the image again.`);
   }
@@ -98,9 +101,9 @@ export function showMask(buffer) {
   changed();
 }
 
-// The label map as a file for the server, with the share of voxels that is labelled.
-export async function labelFile() {
-  const map = labelmap();
+// The label map as a file for the server, and whether nothing is labelled.
+export async function labelFile(view) {
+  const map = labelmap(view);
   const data = Uint8Array.from(map.data);
   const file = map.volume ? write(data, map.grid) : await writePicture(data, map.width, map.height);
   return { file, empty: !data.some(v => v) };
