@@ -21,10 +21,18 @@ START_LIMIT_S = 240
 class Server:
     """`monailabel start_server --app apps/loco`, on a free port of this machine."""
 
-    def __init__(self, studies: Path | str, log: Path, **conf: object) -> None:
+    def __init__(
+        self,
+        studies: Path | str,
+        log: Path,
+        source: Path = ROOT / "apps/loco",
+        environment: dict[str, str] | None = None,
+        **conf: object,
+    ) -> None:
         self.studies, self.log, self.port = studies, log, _free_port()
+        self._environment = environment or {}
         app = log.parent / "app"  # a copy, so that models of tests do not pile up in the checkout
-        shutil.copytree(ROOT / "apps/loco", app, ignore=shutil.ignore_patterns("model", "logs", "__pycache__"))
+        shutil.copytree(source, app, ignore=shutil.ignore_patterns("model", "logs", "__pycache__"))
         self.url = f"http://127.0.0.1:{self.port}"
         options = [part for key, value in conf.items() for part in ("--conf", key, str(value))]
         self._command = [
@@ -36,7 +44,7 @@ class Server:
     def start(self) -> Server:
         """Start and wait until it answers; raises with the end of its log when it does not."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE", **self._environment}
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(self._command, stdout=out, stderr=out, env=environment, cwd=ROOT)
         limit = time.monotonic() + START_LIMIT_S
@@ -44,7 +52,7 @@ class Server:
             if self.process.poll() is not None:
                 break
             try:
-                if requests.get(f"{self.url}/info/", timeout=30).ok:
+                if requests.get(f"{self.url}/info/", timeout=30).status_code in (200, 401):  # 401: it wants a login
                     return self
             except requests.RequestException:
                 time.sleep(0.5)

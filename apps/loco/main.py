@@ -7,19 +7,20 @@ import os
 import sys
 from typing import Any
 
-from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from requests import RequestException
 
 from lib.configs.conf import parse_conf
 from lib.configs.task import LoCoTask, plan_for
-from lib.core.checkpoint import CheckpointError
-from lib.core.images import CaseError
 from lib.core.spec import SpecError
 from lib.server.coldstart import ColdStart
 from lib.server.datastores import open_folder, open_pacs
+from lib.server.guard import GuardSettings
+from lib.server.health import health_router
+from lib.server.refusals import Refusals
 from lib.server.retraining import Retraining, RetrainSettings
+from lib.server.security import close_doors
 from lib.store.journal import JournalError
 from lib.store.project import open_project
 from lib.trainers.publish import adopt_live
@@ -27,7 +28,7 @@ from lib.trainers.publish import adopt_live
 logger = logging.getLogger(__name__)
 
 
-class LoCoApp(MONAILabelApp):
+class LoCoApp(Refusals, MONAILabelApp):
     """Wiring only: settings in, tasks out, the watcher started."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -87,33 +88,19 @@ class LoCoApp(MONAILabelApp):
         return self._task.scoring_method()
 
     def on_init_complete(self) -> None:
-        """In the server only: adopt what a crash left behind, look at the studies, watch for labels."""
+        """In the server only: close the doors, adopt what a crash left behind, look at the studies, watch for labels."""
+        import monailabel.app as server  # not before: it reads the settings when it is imported
+
         super().on_init_complete()
         # a training, a scoring pass and the server share the cores: threads that spin at barriers slow each other down
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         settings, journal = self._settings, self._project.journal
-        adopt_live(self._task.name, self._project.model(self._task.name), journal)
+        folder = self._project.model(self._task.name)
+        guard = GuardSettings(settings.origins, settings.max_upload_mb * 2**20)
+        health = health_router(self._task.name, journal, folder, self.studies)
+        close_doors(server.app, guard, self.conf, self._project.folder / "uploads", health)
+        adopt_live(self._task.name, folder, journal)
         ColdStart(self._task.name, self._spec, self._project, self._datastore).start()
         retrain = RetrainSettings(settings.auto_retrain, settings.retrain_after, settings.retrain_idle)
         self._retraining = Retraining(self._task.name, journal, self._datastore, retrain)
         self._retraining.start()
-
-    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """MONAI Label's inference, with a sentence instead of a bare 500."""
-        model, image = request.get("model"), request.get("image")
-        if model not in self._infers:
-            raise HTTPException(404, f"expected the model {self._task.name!r}, but got {model!r}; choose it")
-        if not self._infers[model].is_valid():
-            raise HTTPException(409, f"expected a trained {model} model, but there is none yet; submit labels first")
-        try:
-            return super().infer(request, datastore)
-        except (CaseError, CheckpointError) as e:
-            raise HTTPException(400, f"{image} was not segmented. {e}") from e
-
-    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The strategy's choice; an unknown strategy is refused with the valid names."""
-        strategy = request.get("strategy") or "low_contrast"
-        if strategy not in self._strategies:
-            names = ", ".join(self._strategies)
-            raise HTTPException(404, f"expected a strategy, one of {names}, but got {strategy!r}; choose one of them")
-        return super().next_sample(request)

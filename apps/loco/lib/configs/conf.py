@@ -32,6 +32,11 @@ KEYS = {
     "iterations": "optimiser steps per epoch",
     "patient": "regular expression whose first group is the patient in an image name",
     "seed": "seed of splits, training and selection",
+    "cors_origins": "other web pages that may use this server, as https://viewer.example,https://other.example",
+    "max_upload_mb": "largest request, in MB",
+    "auth_issuer": "with MONAI Label's login on: `iss` of valid tokens, instead of MONAI_LABEL_AUTH_REALM_URI",
+    "auth_audience": "`aud` of valid tokens, instead of MONAI_LABEL_AUTH_CLIENT_ID",
+    "auth_algorithms": "algorithms of valid signatures, as RS256,ES256",
 }
 _SERVER_KEYS = {"server_mode", "auth_token"}
 
@@ -53,6 +58,8 @@ class AppConf:
     iterations: int | None
     patient: str
     seed: int
+    origins: tuple[str, ...] = ()
+    max_upload_mb: int = 4096
 
 
 def parse_conf(conf: Mapping[str, Any]) -> AppConf:
@@ -78,6 +85,8 @@ def parse_conf(conf: Mapping[str, Any]) -> AppConf:
         iterations=_optional_count(conf, "iterations"),
         patient=_pattern(str(conf.get("patient") or PATIENT_PATTERN)),
         seed=_count(conf, "seed", 0, 0),
+        origins=_origins(str(conf.get("cors_origins", ""))),
+        max_upload_mb=_count(conf, "max_upload_mb", 4096, 1),
     )
 
 
@@ -164,6 +173,16 @@ def _count(conf: Mapping[str, Any], key: str, default: int, low: int) -> int:
 
 def _optional_count(conf: Mapping[str, Any], key: str) -> int | None:
     return _count(conf, key, 1, 1) if key in conf else None
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    wrong = [o for o in origins if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", o)]
+    if wrong:
+        raise SpecError(
+            f"expected --conf cors_origins to be like https://viewer.example, without a path, but got {wrong[0]!r}; correct it"
+        )
+    return origins
 
 
 def _pattern(text: str) -> str:

@@ -123,14 +123,15 @@ def to_json(value: Any) -> str:
         >>> to_json({"loss": float("nan"), "steps": (1, 2)})
         '{"loss": null, "steps": [1, 2]}'
     """
-    return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False)
+    return json.dumps(plain(value), allow_nan=False, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: NaN and infinity become None, array scalars numbers, keys strings."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item"):  # a numpy or torch scalar
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
