@@ -43,10 +43,18 @@ class Server:
 
     def start(self) -> Server:
         """Start and wait until it answers; raises with the end of its log when it does not."""
+        self.launch()
+        return self.wait_until_up()
+
+    def launch(self) -> None:
+        """Start; several servers come up faster side by side."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE", **self._environment}
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(self._command, stdout=out, stderr=out, env=environment, cwd=ROOT)
+
+    def wait_until_up(self) -> Server:
+        """Wait until it answers."""
         limit = time.monotonic() + START_LIMIT_S
         while time.monotonic() < limit:
             if self.process.poll() is not None:

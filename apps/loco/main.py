@@ -18,12 +18,12 @@ from lib.server.coldstart import ColdStart
 from lib.server.datastores import open_folder, open_pacs
 from lib.server.guard import GuardSettings
 from lib.server.health import health_router
+from lib.server.recovery import recover
 from lib.server.refusals import Refusals
 from lib.server.retraining import Retraining, RetrainSettings
 from lib.server.security import close_doors
 from lib.store.journal import JournalError
 from lib.store.project import open_project
-from lib.trainers.publish import adopt_live
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class LoCoApp(Refusals, MONAILabelApp):
         guard = GuardSettings(settings.origins, settings.max_upload_mb * 2**20)
         health = health_router(self._task.name, journal, folder, self.studies)
         close_doors(server.app, guard, self.conf, self._project.folder / "uploads", health)
-        adopt_live(self._task.name, folder, journal)
+        recover(self._task.name, folder, journal, self._datastore)
         ColdStart(self._task.name, self._spec, self._project, self._datastore).start()
         retrain = RetrainSettings(settings.auto_retrain, settings.retrain_after, settings.retrain_idle)
         self._retraining = Retraining(self._task.name, journal, self._datastore, retrain)

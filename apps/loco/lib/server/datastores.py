@@ -15,12 +15,15 @@ from fastapi import HTTPException
 from filelock import FileLock
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
-from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.local import LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.core.files import replacing
 from lib.core.images import PICTURE_SUFFIXES, SUFFIXES, CaseError
-from lib.server.labels import checked_label, label_info_of, sha256_of
+from lib.decisions import decided
+from lib.server.kept import KeptLabels
+from lib.server.labels import checked_label, label_info_of
+from lib.server.names import checked_id, checked_tag, inside
 from lib.store.journal import Journal
 from lib.studies import group_of
 
@@ -39,12 +42,14 @@ class JournalledLabels:
     def attach(self, journal: Journal, labels: Mapping[str, int], pattern: str) -> None:
         """Say where submissions are journalled, which classes there are and how patients are told apart."""
         self._journal, self._labels, self._pattern = journal, dict(labels), pattern
+        self._kept = KeptLabels(journal)
         self._submitting = threading.RLock()
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Save a label. Raises `HTTPException` 404 for an unknown image and 400 with a sentence for an unusable label."""
         if image_id not in self.list_images():
             raise HTTPException(404, f"expected the id of a study, but got {image_id!r}; refresh the list of studies")
+        checked_tag(label_tag)
         info = dict(label_info or {})
         try:
             kept, found = checked_label(label_filename, self.get_image_uri(image_id), self._labels, label_info_of(info))
@@ -69,6 +74,7 @@ class JournalledLabels:
         super().remove_label(label_id, label_tag)
         if label_tag == DefaultLabelTag.FINAL:
             self._journal.mark_removed(label_id, time.time())
+            decided("removed", image=label_id)
 
     def sync_journal(self) -> int:
         """Journal labels that came or went behind the server's back (copied into the folder). Returns how many came.
@@ -92,22 +98,31 @@ class JournalledLabels:
             return came
 
     def _journal_label(self, image_id: str, uri: str, found: Mapping[str, int], info: Mapping[str, Any]) -> None:
-        version = info.get("model_version")
+        given = str(info.get("model_version") or "")
+        client = str(info.get("client_id") or info.get("user") or "")
+        digest, kept = self._kept.keep(uri)
         self._journal.add_submission(
             image_id,
             group_of(self, image_id, self._pattern),
             str(uri),
-            sha256_of(uri),
+            digest,
             found,
-            str(info.get("client_id") or info.get("user") or ""),
-            int(version) if str(version or "").isdigit() else None,
+            client,
+            int(given) if given.isdecimal() and len(given) < 10 else self._journal.start_of(image_id, client),
             time.time(),
+            kept,
         )
         self._journal.release(image_id)
+        decided("submitted", image=image_id, client=client, classes=len(found), sha256=digest[:12])
 
 
 class FolderDatastore(JournalledLabels, LocalDatastore):
     """A folder of pictures and volumes. The list is written whole, so that a crash never leaves half of it."""
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Add a study. Raises `HTTPException` 400 for an id that is a path."""
+        inside(self._datastore.image_path(), checked_id(image_id or Path(image_filename).name, "image id"))
+        return super().add_image(image_id, image_filename, image_info)
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         if lock:
@@ -140,7 +155,8 @@ class PacsDatastore(JournalledLabels, DICOMWebDatastore):
 
 
 def open_folder(studies: str) -> FolderDatastore:
-    """Datastore of a folder of studies."""
+    """Datastore of a folder of studies. A list that cannot be read is set aside; the folder and the journal hold the truth."""
+    set_aside_if_broken(Path(studies) / "datastore_v2.json")
     return FolderDatastore(
         studies,
         extensions=PATTERNS,
@@ -166,6 +182,22 @@ def open_pacs(studies: str) -> PacsDatastore:
         fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
         convert_to_nifti=settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
     )
+
+
+def set_aside_if_broken(path: Path) -> bool:
+    """Rename a list of studies that is no such list, so that it is made again. Returns whether it was."""
+    if not path.exists():
+        return False
+    try:
+        LocalDatastoreModel.model_validate_json(path.read_text())
+    except ValueError:
+        aside = path.with_name(f"{path.name}.broken-{time.time_ns()}")
+        path.replace(aside)
+        logger.error(
+            "The list of studies %s could not be read; it was set aside as %s and is made again", path.name, aside.name
+        )
+        return True
+    return False
 
 
 def some_images(datastore: Datastore, limit: int) -> list[str]:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,7 +44,7 @@ def install(app: FastAPI, settings: GuardSettings, inner: Sequence[Middleware] =
         settings: what the operator allows.
         inner: further middleware, called after the guard has let a request pass.
     """
-    app.max_body_size = settings.max_upload_bytes
+    limit = Middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_upload_bytes)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(settings.origins),
@@ -51,7 +52,7 @@ def install(app: FastAPI, settings: GuardSettings, inner: Sequence[Middleware] =
         allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
         allow_headers=["Authorization", "Content-Type"],
     )
-    app.user_middleware[:] = [Middleware(Guard, settings=settings), cors, *inner]
+    app.user_middleware[:] = [Middleware(Guard, settings=settings), limit, cors, *inner]
     app.exception_handlers.update(handlers())
     app.middleware_stack = app.build_middleware_stack()
 

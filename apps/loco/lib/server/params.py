@@ -106,7 +106,7 @@ def allowed(params: Mapping[str, Any], checks: Mapping[str, Check], options: Col
     Raises:
         HTTPException: 400; an identity of the request is set anew, or an allowed parameter has an unusable value.
     """
-    overriding = sorted(IDENTITY & params.keys())
+    overriding = sorted((IDENTITY & params.keys()) - set(options))
     if overriding:
         raise HTTPException(
             400,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,10 @@ from monailabel.utils.sessions import Sessions
 from lib.core.checkpoint import CheckpointError
 from lib.core.images import CaseError
 from lib.server.sessions import GuardedSessions
+from lib.store.journal import JournalError
 from lib.store.project import Project
+
+logger = logging.getLogger(__name__)
 
 _NICE = 5
 """Trainings give way to the server, which annotators wait for."""
@@ -36,7 +42,9 @@ class Refusals:
             raise HTTPException(409, f"expected a trained {model} model, but there is none yet; submit labels first")
         request = {**request, "image": self._image_of(image, datastore or self.datastore())}
         try:
-            return super().infer(request, datastore)
+            result = super().infer(request, datastore)
+            self._note_start(image, request, result)
+            return result
         except (CaseError, CheckpointError) as e:
             raise HTTPException(400, f"{image} was not segmented. {e}") from e
         except torch.OutOfMemoryError as e:
@@ -45,6 +53,15 @@ class Refusals:
                 503,
                 "expected room in the memory of the GPU, but it is full; try again, or wait for the training to end",
             ) from e
+
+    def _note_start(self, image: Any, request: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Remember which version a label may go on from; that this fails stops no annotator."""
+        version = (result.get("params") or {}).get("model_version")
+        if self._server_mode and version is not None:
+            try:
+                self._project.journal.note_start(str(image), request.get("client_id"), int(version), time.time())
+            except JournalError as e:
+                logger.warning("The model that segmented a study was not noted: %s", e)
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """The strategy's choice; an unknown strategy is refused with the valid names."""

@@ -48,7 +48,7 @@ def _answer(endpoint: Callable[..., Any], check: Check, arguments: dict[str, Any
     result = endpoint(**check(arguments))
     if inspect.iscoroutine(result):
         result = _finished(result)
-    return result if isinstance(result, Response) else JSONResponse(plain(jsonable_encoder(result)))
+    return result if isinstance(result, Response) else JSONResponse(jsonable_encoder(plain(result)))
 
 
 def _finished(coroutine: Any) -> Any:

@@ -17,7 +17,10 @@ ENDINGS: tuple[Status, ...] = ("done", "failed", "stopped", "interrupted")
 
 @dataclass(frozen=True)
 class Submission:
-    """A label that an annotator saved at unix second `ts`; `removed` is when it was deleted, or None."""
+    """A label that an annotator saved at unix second `ts`; `removed` is when it was deleted, or None.
+
+    `kept` is the name of its copy among the kept labels, empty for labels of older releases.
+    """
 
     id: int
     image: str
@@ -29,6 +32,7 @@ class Submission:
     model_version: int | None
     ts: float
     removed: float | None
+    kept: str = ""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,13 @@ TABLES = (
 )
 """Version 1. Never edited: what comes later is a migration."""
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    3: (
+        "ALTER TABLE submissions ADD COLUMN kept TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE starts (image TEXT NOT NULL, client TEXT NOT NULL, version INTEGER NOT NULL, ts REAL NOT NULL, "
+        "PRIMARY KEY (image, client))",
+    ),
+}
 """Statements that bring a journal of an older version to this one, applied in order to new and old files alike."""
 
 SCHEMA_VERSION = max((1, *MIGRATIONS))
