@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 
 import pytest
 import requests
+import schemathesis
+from hypothesis import HealthCheck, given, settings
 from server import ROOT, Server
 from studies import write_frames
 
@@ -233,6 +236,32 @@ def test_patient_ids_are_not_logged(pair):
     assert wide_open(pair, hole) == STOCK_ONLY
 
 
+EXAMPLES = int(os.environ.get("LOCO_EXAMPLES", "4"))
+"""Requests per operation; raise it for a long search."""
+
+
+def test_no_request_that_the_document_allows_breaks_the_server(pair):
+    """Requests drawn from the server's own OpenAPI document: no 500, no hang; stray files are looked for below."""
+    server = pair.servers["loco"]
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    tried = [_probe(result.ok()) for result in schema.get_all_operations()]
+    assert len(tried) > 25
+    assert {"POST /infer/{model}", "PUT /datastore/label", "GET /loco/health"} <= set(tried)
+
+
+def _probe(operation):
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    @given(case=operation.as_strategy())
+    def answers(case):
+        answer = case.call(timeout=60)
+        assert answer.status_code < 500, f"{case.as_curl_command()}: {answer.text}"
+
+    answers()
+    return operation.label
+
+
 def test_reload_cannot_freeze_the_server(pair):
     """Last: a stock server builds its app anew in the wrong mode and then waits for itself for ever."""
 
@@ -245,5 +274,10 @@ def test_reload_cannot_freeze_the_server(pair):
 
 def test_nothing_was_left_lying_about(pair):
     own = pair.root / "loco"
-    known = {"studies", "truth", "app", "server.log"}
-    assert {p.name for p in own.iterdir()} == known
+    assert {p.name for p in own.iterdir()} == {"studies", "truth", "app", "server.log"}
+    assert {p.name.split("-")[0] for p in (own / "app/model").iterdir()} <= {".gitkeep", "studies"}
+    assert list((own / "app/model").glob("*/uploads/*")) == []
+    assert list((own / "app/model").glob("*/sessions/*")) == []
+    studies = {p.name for p in (own / "studies").iterdir() if not p.name.startswith((".", "loco.sqlite", "datastore"))}
+    names = [*pair.ids, "twice", "case.1", "case.2"]
+    assert studies == {"labels", *(f"{name}.png" for name in names)}

@@ -14,6 +14,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from lib.core.coverage import ColdFeatures, cold_order
 from lib.core.select import Choice, ScoredImage, choose_order
+from lib.decisions import decided
 from lib.store.project import Project
 from lib.store.records import Score
 from lib.studies import group_of
@@ -50,7 +51,7 @@ class LowContrast(Strategy):
             return {}
         choice = next(c for c in choices if c.image == image)
         journal.add_pick(image, client, self._name, version, choice.reason, now)
-        logger.info("Next image for %s: %s (%s)", client or "anonymous", image, choice.reason)
+        decided("picked", image=image, client=client, model=self._name, version=version, why=choice.reason)
         return {
             "id": image,
             "reason": choice.reason,

@@ -60,14 +60,22 @@ def sha256_of(path: str | Path) -> str:
 
 
 def label_info_of(params: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """`label_info` of a submission as a list, or None when there is none or it is not one."""
+    """`label_info` of a submission as a list, or None when there is none or it is not one.
+
+    Raises:
+        CaseError: a named entry whose `idx` is no number; without it the others could not be told apart by their order.
+    """
     info = params.get("label_info")
     if isinstance(info, str):
         try:
             info = json.loads(info)
         except ValueError:
             return None
-    return [i for i in info if isinstance(i, dict) and i.get("name")] if isinstance(info, list) else None
+    named = [i for i in info if isinstance(i, dict) and i.get("name")] if isinstance(info, list) else None
+    for entry in named or []:
+        if not str(entry.get("idx", 0)).isdecimal():
+            raise CaseError("label_info", f"expected `idx` to be a whole number, but got {entry['idx']!r}; correct it")
+    return named
 
 
 def _by_name(

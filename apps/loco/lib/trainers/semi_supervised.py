@@ -38,9 +38,10 @@ from lib.core.networks import build_network
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
 from lib.core.validate import validate
+from lib.decisions import decided
 from lib.store.project import ModelFolder, Project
 from lib.studies import records_of
-from lib.trainers.options import option_defaults
+from lib.trainers.options import option_defaults, smaller_batches
 from lib.trainers.progress import Progress, RunState, dice_line, scalars
 from lib.trainers.publish import adopt_live, live_checkpoint, publish
 from lib.trainers.resume import plan_run
@@ -101,7 +102,7 @@ class SemiSupervisedTraining(BasicTrainTask):
         run_id = journal.start_run(self._name, reason, journal.last_submission_id(), os.getpid(), time.time())
         options["run"] = run_id
         try:
-            result = super().__call__(options, datastore)
+            result = self._train_in_memory(options, datastore)
         except ServerGoneError as e:
             journal.finish_run(run_id, "interrupted", str(e), time.time())
             raise
@@ -111,6 +112,23 @@ class SemiSupervisedTraining(BasicTrainTask):
         finally:
             self._state = None
         return result
+
+    def _train_in_memory(self, options: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train; when the GPU has no room for it, again with smaller batches until one of each kind is left."""
+        while True:
+            try:
+                return super().__call__(dict(options), datastore)
+            except torch.OutOfMemoryError:
+                smaller = smaller_batches(self._spec, options)
+                if smaller is None:
+                    raise
+                self._state = None
+            torch.cuda.empty_cache()
+            options.update(smaller)
+            labelled, unlabelled = smaller["train_batch_size"], smaller["unlabeled_batch_size"]
+            decided(
+                "smaller batch", model=self._name, labelled=labelled, unlabelled=unlabelled, why="out of GPU memory"
+            )
 
     # ---- hooks of BasicTrainTask, in the order in which they are called ----
 
@@ -284,7 +302,7 @@ class SemiSupervisedTraining(BasicTrainTask):
         state, journal = self._state, self._project.journal
         checkpoint = load_checkpoint(self._folder.best)
         live, reason = publish(self._name, self._folder, journal, checkpoint, state.best, state.live, state.run_id)
-        logger.info("Version %d %s: %s", checkpoint.version, "is live" if live else "is kept, not live", reason)
+        decided("published" if live else "kept", model=self._name, version=checkpoint.version, why=reason)
         self._folder.run.unlink(missing_ok=True)
         self._folder.best.unlink(missing_ok=True)
         self._record(state.progress, {"version": checkpoint.version, "live": live, "reason": reason, "status": "done"})
