@@ -18,6 +18,7 @@ from lib.server.coldstart import ColdStart
 from lib.server.datastores import open_folder, open_pacs
 from lib.server.guard import GuardSettings
 from lib.server.health import health_router
+from lib.server.history import history_router
 from lib.server.recovery import recover
 from lib.server.refusals import Refusals
 from lib.server.retraining import Retraining, RetrainSettings
@@ -97,8 +98,8 @@ class LoCoApp(Refusals, MONAILabelApp):
         settings, journal = self._settings, self._project.journal
         folder = self._project.model(self._task.name)
         guard = GuardSettings(settings.origins, settings.max_upload_mb * 2**20)
-        health = health_router(self._task.name, journal, folder, self.studies)
-        close_doors(server.app, guard, self.conf, self._project.folder / "uploads", health)
+        own = [health_router(self._task.name, journal, folder, self.studies), history_router(journal)]
+        close_doors(server.app, guard, self.conf, self._project.folder / "uploads", own)
         recover(self._task.name, folder, journal, self._datastore)
         ColdStart(self._task.name, self._spec, self._project, self._datastore).start()
         retrain = RetrainSettings(settings.auto_retrain, settings.retrain_after, settings.retrain_idle)

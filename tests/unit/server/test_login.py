@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 from fastapi.testclient import TestClient
 from jwt import InvalidTokenError
 from monailabel.config import settings
 from monailabel.endpoints.user import auth as stock
+from realm import KEY, OTHER_KEY, open_realm, token
 from starlette.middleware import Middleware
 
 from lib.server.auth import TokenRule, Tokens, role_names, rule_of, with_lower_roles
@@ -25,46 +22,11 @@ from lib.server.login import COOKIE, LoginGate, login_router
 from lib.server.web import add_routes
 
 STOCK_FROM_TOKEN = stock.from_token
-KEY, OTHER_KEY = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
-
-
-class Realm(BaseHTTPRequestHandler):
-    """The three addresses of a realm that are asked."""
-
-    def do_GET(self):
-        public = KEY.public_key()
-        if self.path.endswith("openid-configuration"):
-            answer = {"jwks_uri": f"{self.server.url}/certs", "token_endpoint": f"{self.server.url}/token"}
-        elif self.path == "/certs":
-            answer = {"keys": [{**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(public)), "kid": "k1", "use": "sig"}]}
-        else:
-            der = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-            answer = {"public_key": "".join(der.decode().splitlines()[1:-1])}
-        self._send(200, answer)
-
-    def do_POST(self):
-        form = self.rfile.read(int(self.headers["content-length"])).decode()
-        if "password=right" in form:
-            self._send(200, {"access_token": self.server.token, "token_type": "bearer"})
-        else:
-            self._send(401, {"error": "invalid_grant"})
-
-    def _send(self, status, content):
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture
 def realm(monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Realm)
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = open_realm()
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_REALM_URI", server.url)
     stock.open_id_configuration.cache.clear()
@@ -76,15 +38,6 @@ def realm(monkeypatch):
 @pytest.fixture
 def tokens(realm):
     return Tokens(rule_of({}))
-
-
-def token(realm, key=KEY, algorithm="RS256", drop=(), kid="k1", **changes):
-    claims = {
-        "iss": realm.url, "aud": "monailabel-app", "exp": time.time() + 600, "preferred_username": "ann",
-        "realm_access": {"roles": ["monailabel-annotator"]}, **changes,
-    }  # fmt: skip
-    claims = {k: v for k, v in claims.items() if k not in drop}
-    return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": kid})
 
 
 def test_the_stock_login_refuses_every_token_and_ours_takes_a_real_one(realm, tokens):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
@@ -30,7 +30,7 @@ _TALKATIVE = (
 
 
 def close_doors(
-    app: FastAPI, guard: GuardSettings, conf: Mapping[str, str], uploads: Path, own: APIRouter | None = None
+    app: FastAPI, guard: GuardSettings, conf: Mapping[str, str], uploads: Path, own: Sequence[APIRouter] = ()
 ) -> None:
     """Guard `app`.
 
@@ -45,7 +45,7 @@ def close_doors(
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     remove_stock_routes(app)
-    routers = [guarded_router(), *([own] if own else [])]
+    routers = [guarded_router(), *own]
     inner = []
     if settings.MONAI_LABEL_AUTH_ENABLE:
         tokens = Tokens(rule_of(conf))

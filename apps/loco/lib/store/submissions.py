@@ -72,6 +72,12 @@ class Submissions(Database):
         rows = self.read("SELECT * FROM submissions WHERE image = ? ORDER BY id DESC", (image,))
         return [submission_from(row) for row in rows]
 
+    def submission(self, id: int) -> Submission | None:
+        """One submission by its number, None for a number that was not given."""
+        known = 0 < id <= self.last_submission_id()
+        rows = self.read("SELECT * FROM submissions WHERE id = ?", (id,)) if known else []
+        return submission_from(rows[0]) if rows else None
+
     def latest(self) -> list[Submission]:
         """The version that counts of each labelled image, in the order of submission."""
         rows = self.read(f"SELECT * FROM submissions WHERE {_LATEST_ACTIVE} ORDER BY id")
