@@ -30,6 +30,7 @@ _OPEN = re.compile(r"/auth/?|/auth/token/?|/loco/(login|logout|health)|/favicon\
 """What must answer before there is a token."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FORM_LIMIT = 65536
+_POLICY_VIOLATION = 1008
 _USER, _ANNOTATOR, _REVIEWER, _ADMIN = range(4)
 _NEEDED = (
     (re.compile(r"/model/.*"), "*", _ADMIN),
@@ -56,7 +57,9 @@ class LoginGate:
         except InvalidTokenError as e:
             logger.warning("A token was refused: %s", e)
             user = None
-        if user is None:
+        if scope["type"] == "websocket" and (user is None or _missing_role(scope, user)):
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+        elif user is None:
             await _unknown(scope)(scope, receive, send)
         elif _missing_role(scope, user):
             detail = f"expected the role {_missing_role(scope, user)}, but {user.username} does not have it; ask for it"

@@ -21,12 +21,10 @@ from lib.server.web import add_routes
 logger = logging.getLogger(__name__)
 
 _TALKATIVE = (
-    "monailabel.endpoints",
-    "monailabel.datastore",
-    "monailabel.utils.async_tasks",
-    "monailabel.utils.sessions",
-)
-"""Write requests and image information, PatientID among them, into app.log at INFO."""
+    "monailabel.endpoints", "monailabel.datastore", "monailabel.interfaces", "monailabel.tasks", "monailabel.transform",
+    "monailabel.utils.async_tasks", "monailabel.utils.sessions",
+)  # fmt: skip
+"""Write requests, paths and image information, PatientID among them, into app.log at INFO."""
 
 
 def close_doors(
