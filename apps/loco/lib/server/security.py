@@ -37,13 +37,13 @@ def close_doors(
         guard: origins and sizes.
         conf: `--conf`, for the login.
         uploads: folder for temporary files, emptied; no other user of this machine can read it.
-        own: further routes of the app.
+        own: further routes of the app, before those of MONAI Label.
     """
     use_private_folder(uploads)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     remove_stock_routes(app)
-    routers = [guarded_router(), *own]
+    routers = [*own, guarded_router()]
     inner = []
     if settings.MONAI_LABEL_AUTH_ENABLE:
         tokens = Tokens(rule_of(conf))
