@@ -228,9 +228,9 @@ def test_patient_ids_are_not_logged(pair):
     def hole(name, server, folder):
         secret = "Mustermann^Erika"
         url = f"{server.url}/datastore/image/info"
-        requests.put(url, params={"image": pair.ids[0]}, data={"info": json.dumps({"PatientID": secret})})
-        for client in "abcdefgh":
-            server.post("/activelearning/random", json={"client_id": client})
+        for image in server.get("/datastore/?output=all").json()["objects"]:
+            requests.put(url, params={"image": image}, data={"info": json.dumps({"PatientID": secret})})
+        assert server.post("/activelearning/random", json={"client_id": "ann"}).json()["id"]
         return secret in server.log.read_text()
 
     assert wide_open(pair, hole) == STOCK_ONLY

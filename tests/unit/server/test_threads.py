@@ -2,7 +2,7 @@ import threading
 
 import numpy as np
 import pytest
-from fastapi import FastAPI, HTTPException
+from fastapi import BackgroundTasks, FastAPI, HTTPException
 from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 
@@ -89,6 +89,18 @@ def test_replies_are_encoded_as_before(app):
     client = TestClient(app)
     assert client.get("/values").content == b'{"nan":null,"scalar":0.5,"list":[1,2]}'
     assert client.get("/text").text == "as it is"
+
+
+def test_an_upload_does_not_stay_when_the_request_is_refused(app):
+    removed = []
+
+    async def save(background_tasks: BackgroundTasks):
+        background_tasks.add_task(removed.append, "upload")
+        raise HTTPException(400, "expected something else")
+
+    app.put("/save")(in_thread(save, "write", nothing))
+    assert TestClient(app).put("/save").status_code == 400
+    assert removed == ["upload"]
 
 
 def test_an_endpoint_that_waits_is_named(app):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from anyio import CapacityLimiter, to_thread
+from fastapi import BackgroundTasks
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse, Response
 
@@ -45,10 +46,20 @@ def in_thread(
 
 
 def _answer(endpoint: Callable[..., Any], check: Check, arguments: dict[str, Any]) -> Response:
-    result = endpoint(**check(arguments))
-    if inspect.iscoroutine(result):
-        result = _finished(result)
-    return result if isinstance(result, Response) else JSONResponse(jsonable_encoder(plain(result)))
+    try:
+        result = endpoint(**check(arguments))
+        if inspect.iscoroutine(result):
+            result = _finished(result)
+        return result if isinstance(result, Response) else JSONResponse(jsonable_encoder(plain(result)))
+    except BaseException:
+        _clean_up(arguments.get("background_tasks"))
+        raise
+
+
+def _clean_up(later: BackgroundTasks | None) -> None:
+    """Delete the files that a refused request had uploaded: what is to be done after a reply is not done after an error."""
+    for task in later.tasks if later is not None else []:
+        task.func(*task.args, **task.kwargs)
 
 
 def _finished(coroutine: Any) -> Any:
