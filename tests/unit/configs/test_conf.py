@@ -110,3 +110,13 @@ def test_keys_of_the_server_itself_are_no_mistake(caplog):
     with caplog.at_level(logging.WARNING):
         parse_conf({"server_mode": "true", "auth_token": "x", "labels": "polyp"})
     assert "Ignored" not in caplog.text
+
+
+def test_origins_are_named_one_by_one():
+    given = {"cors_origins": "https://viewer.example, http://localhost:3000", "max_upload_mb": "10"}
+    conf = parse_conf(given)
+    assert (conf.origins, conf.max_upload_mb) == (("https://viewer.example", "http://localhost:3000"), 10)
+    assert parse_conf({}).origins == ()
+    for wrong in ("*", "https://viewer.example/", "viewer.example", "null"):
+        with pytest.raises(SpecError, match="expected --conf cors_origins to be like"):
+            parse_conf({"cors_origins": wrong})
