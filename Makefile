@@ -20,7 +20,7 @@ export UV_SYSTEM_CERTS ?= true
 export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo run export test lint format lock golden clean
+.PHONY: help install demo run export test pacs lint format lock golden clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -50,8 +50,17 @@ export: install  ## the trained model of STUDIES=<...> as a MONAI bundle in TO=<
 	@test -n "$(STUDIES)" -a -n "$(TO)" || { echo 'make export needs STUDIES=<as for make run> and TO=<folder>'; exit 2; }
 	$(BIN)/python apps/loco/export.py --studies "$(STUDIES)" --to "$(TO)" $(ARGS)
 
-test: install lint  ## every test
+test: install lint pacs  ## every test
 	$(BIN)/python -m pytest $(ARGS)
+
+# tests on a PACS and in a browser need Debian's Orthanc and Chromium; where they are missing, and this may not install
+# them, pytest names the tests it leaves out and how to get them
+PACS_PACKAGES := orthanc orthanc-dicomweb chromium
+pacs:
+	@if [ -f /etc/debian_version ] && [ "$$(id -u)" = 0 ] && ! dpkg -s $(PACS_PACKAGES) >/dev/null 2>&1; then \
+		{ apt-get install -y -qq $(PACS_PACKAGES) >/dev/null 2>&1 || \
+		{ apt-get update -qq && apt-get install -y -qq $(PACS_PACKAGES) >/dev/null; }; } || \
+		echo "Not installed: $(PACS_PACKAGES); the tests that need them are left out"; fi
 
 lint: install
 	$(BIN)/ruff check apps benchmarks tests

@@ -199,7 +199,8 @@ def demo(options: argparse.Namespace, console: Console) -> int:
         say(f"That took {minutes:.1f} min. Server log: {server.log}")
         if options.exit_when_done:
             return 0 if better else 1
-        say(f"The server stays up at {server.address} (API: {server.address}/docs). Ctrl-C ends it.", "bold")
+        say(f"Annotate the frames yourself, in a browser: {server.address}/ohif/", "bold")
+        say(f"The server stays up at {server.address} (API: {server.address}/docs). Ctrl-C ends it.")
         try:
             server.wait()
         except KeyboardInterrupt:

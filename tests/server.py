@@ -21,10 +21,17 @@ START_LIMIT_S = 240
 class Server:
     """`monailabel start_server --app apps/loco`, on a free port of this machine."""
 
-    def __init__(self, studies: Path | str, log: Path, **conf: object) -> None:
+    def __init__(
+        self,
+        studies: Path | str,
+        log: Path,
+        source: Path = ROOT / "apps/loco",
+        environment: dict[str, str] | None = None,
+        **conf: object,
+    ) -> None:
         self.studies, self.log, self.port = studies, log, _free_port()
         app = log.parent / "app"  # a copy, so that models of tests do not pile up in the checkout
-        shutil.copytree(ROOT / "apps/loco", app, ignore=shutil.ignore_patterns("model", "logs", "__pycache__"))
+        shutil.copytree(source, app, ignore=shutil.ignore_patterns("model", "logs", "__pycache__"))
         self.url = f"http://127.0.0.1:{self.port}"
         options = [part for key, value in conf.items() for part in ("--conf", key, str(value))]
         self._command = [
@@ -32,19 +39,28 @@ class Server:
             "--studies", str(studies), "--host", "127.0.0.1", "--port", str(self.port), *options,
         ]  # fmt: skip
         self.process: subprocess.Popen | None = None
+        self.environment = dict(environment or {})
 
     def start(self) -> Server:
         """Start and wait until it answers; raises with the end of its log when it does not."""
+        self.launch()
+        return self.wait_until_up()
+
+    def launch(self) -> None:
+        """Start; several servers come up faster side by side."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {**os.environ, "PATH": path, "OMP_WAIT_POLICY": "PASSIVE", **self.environment}
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(self._command, stdout=out, stderr=out, env=environment, cwd=ROOT)
+
+    def wait_until_up(self) -> Server:
+        """Wait until it answers."""
         limit = time.monotonic() + START_LIMIT_S
         while time.monotonic() < limit:
             if self.process.poll() is not None:
                 break
             try:
-                if requests.get(f"{self.url}/info/", timeout=30).ok:
+                if requests.get(f"{self.url}/info/", timeout=30).status_code in (200, 401):  # 401: it wants a login
                     return self
             except requests.RequestException:
                 time.sleep(0.5)

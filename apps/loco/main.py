@@ -7,28 +7,32 @@ import os
 import sys
 from typing import Any
 
-from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from requests import RequestException
 
 from lib.configs.conf import parse_conf
 from lib.configs.task import LoCoTask, plan_for
-from lib.core.checkpoint import CheckpointError
-from lib.core.images import CaseError
 from lib.core.spec import SpecError
 from lib.server.coldstart import ColdStart
-from lib.server.datastores import open_folder, open_pacs
-from lib.server.leases import serve_picking, used
+from lib.server.guard import GuardSettings
+from lib.server.health import health_router
+from lib.server.history import history_router
+from lib.server.leases import picking_router, used
+from lib.server.openstudies import open_studies
+from lib.server.recovery import recover
+from lib.server.refusals import Refusals
 from lib.server.retraining import Retraining, RetrainSettings
+from lib.server.security import close_doors
+from lib.server.training import training_router
+from lib.server.viewer import Viewer
 from lib.store.journal import JournalError
 from lib.store.project import open_project
-from lib.trainers.publish import adopt_live
 
 logger = logging.getLogger(__name__)
 
 
-class LoCoApp(MONAILabelApp):
+class LoCoApp(Refusals, MONAILabelApp):
     """Wiring only: settings in, tasks out, the watcher started."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -51,24 +55,19 @@ class LoCoApp(MONAILabelApp):
         self.labels = self._task.labels
         self._auto_update_scoring = False
 
-    def init_remote_datastore(self) -> Datastore:
-        """Studies of a DICOMweb server. dcmqi's tools lie beside this Python, which need not be on the PATH."""
-        os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', '')}"
-        self._download_dcmqi_tools()
-        return open_pacs(self.studies)
-
     def init_datastore(self) -> Datastore:
-        """A folder or a DICOMweb server; the model is planned as soon as the studies can be seen."""
-        remote = self.studies.startswith(("http://", "https://"))
+        """A folder, a list of cases or a DICOMweb server; the model is planned as soon as the studies can be seen."""
+        settings = self._settings
         try:
-            datastore = super().init_datastore() if remote else open_folder(self.studies)
-            self._spec = plan_for(datastore, self._project, self._settings)
+            datastore = open_studies(self.studies, self._project, settings.modalities, settings.cache_bytes)
         except RequestException as e:
             raise SpecError(
                 f"expected a DICOMweb server at {self.studies}, but: {e}; start it or correct the address"
             ) from e
-        self._task = LoCoTask(self._spec, self._project, self._settings)
-        datastore.attach(self._project.journal, self._spec.labels, self._settings.patient)
+        self._spec = plan_for(datastore, self._project, settings)
+        self._task = LoCoTask(self._spec, self._project, settings)
+        datastore.attach(self._spec.labels, settings.patient)
+        self._viewer = Viewer(datastore, self.studies, self._project.folder.name, self._spec.labels, settings.patient)
         return datastore
 
     def init_infers(self) -> dict[str, Any]:
@@ -88,37 +87,33 @@ class LoCoApp(MONAILabelApp):
         return self._task.scoring_method()
 
     def on_init_complete(self) -> None:
-        """In the server only: adopt what a crash left behind, look at the studies, watch for labels."""
+        """In the server only: close the doors, adopt what a crash left behind, look at the studies, watch for labels."""
         import monailabel.app as server  # not before: it reads the settings when it is imported
 
         super().on_init_complete()
         # a training, a scoring pass and the server share the cores: threads that spin at barriers slow each other down
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         settings, journal = self._settings, self._project.journal
-        adopt_live(self._task.name, self._project.model(self._task.name), journal)
-        serve_picking(server.app, self._task.board, self._datastore, settings.strategy)
+        folder = self._project.model(self._task.name)
+        guard = GuardSettings(settings.origins, settings.max_upload_mb * 2**20)
+        own = [health_router(self._task.name, journal, folder, self.studies), history_router(journal)]
+        own += [picking_router(self._task.name, self._datastore, journal), training_router(), *self._viewer.routers()]
+        close_doors(server.app, guard, self.conf, self._project.folder / "uploads", own)
+        recover(self._task.name, folder, journal, self._datastore)
+        self._task.board.start(self._datastore, warm=[settings.strategy])
         ColdStart(self._task.name, self._spec, self._project, self._datastore).start()
         retrain = RetrainSettings(settings.auto_retrain, settings.retrain_after, settings.retrain_idle)
         self._retraining = Retraining(self._task.name, journal, self._datastore, retrain)
         self._retraining.start()
+        self._datastore.serve(settings.pacs_poll)
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """MONAI Label's inference, with a sentence instead of a bare 500."""
-        model, image = request.get("model"), request.get("image")
-        if model not in self._infers:
-            raise HTTPException(404, f"expected the model {self._task.name!r}, but got {model!r}; choose it")
-        if not self._infers[model].is_valid():
-            raise HTTPException(409, f"expected a trained {model} model, but there is none yet; submit labels first")
+        """Inference of a study, which OHIF names by its series; whoever holds the study goes on holding it."""
+        image = request.get("image")
+        request = {**request, "image": self._viewer.image_of(str(image)) or image}
         used(self._project.journal, request)
-        try:
-            return super().infer(request, datastore)
-        except (CaseError, CheckpointError) as e:
-            raise HTTPException(400, f"{image} was not segmented. {e}") from e
+        return super().infer(request, datastore)
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The strategy's choice; an unknown strategy is refused with the valid names."""
-        strategy = request.get("strategy") or "low_contrast"
-        if strategy not in self._strategies:
-            names = ", ".join(self._strategies)
-            raise HTTPException(404, f"expected a strategy, one of {names}, but got {strategy!r}; choose one of them")
-        return super().next_sample(request)
+        """The strategy's choice, with the address at which OHIF finds it."""
+        return self._viewer.located(super().next_sample(request))

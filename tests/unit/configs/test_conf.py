@@ -121,3 +121,19 @@ def test_the_strategy_behind_random_is_one_of_those_there_are():
         parse_conf({"strategy": "best"})
     with pytest.raises(SpecError, match="expected --conf control_share to be a number from 0 to 1"):
         parse_conf({"control_share": "2"})
+
+
+def test_origins_are_named_one_by_one():
+    given = {"cors_origins": "https://viewer.example, http://localhost:3000", "max_upload_mb": "10"}
+    conf = parse_conf(given)
+    assert (conf.origins, conf.max_upload_mb) == (("https://viewer.example", "http://localhost:3000"), 10)
+    assert parse_conf({}).origins == ()
+    for wrong in ("*", "https://viewer.example/", "viewer.example", "null"):
+        with pytest.raises(SpecError, match="expected --conf cors_origins to be like"):
+            parse_conf({"cors_origins": wrong})
+
+
+def test_settings_of_a_pacs():
+    conf = parse_conf({"modalities": "es, OT", "cache_gb": "0.5", "pacs_poll": "3"})
+    assert (conf.modalities, conf.cache_bytes, conf.pacs_poll) == (frozenset({"ES", "OT"}), 500_000_000, 3.0)
+    assert parse_conf({}).modalities == frozenset()

@@ -18,6 +18,7 @@ from lib.core.images import (
     read_header,
     read_image,
     read_label,
+    suffix_of,
     unit_range,
 )
 
@@ -320,3 +321,22 @@ def test_a_palette_label_is_read_by_index(tmp_path):
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
     picture.save(tmp_path / "l.png")
     np.testing.assert_array_equal(read_label(tmp_path / "l.png").array.numpy()[0], rows.T)
+
+
+def test_a_meta_image_is_read_like_the_same_volume_in_nifti(tmp_path):
+    import SimpleITK
+
+    affine = affine_of("LPS", (5, 6, 4), (1.5, 2.0, 3.0))
+    path = nifti(tmp_path / "v.nii.gz", noise(5, 6, 4).astype(np.int16), affine)
+    SimpleITK.WriteImage(SimpleITK.ReadImage(path), str(tmp_path / "v.mha"))
+    (tmp_path / "v.mha").rename(tmp_path / "v.MHA")
+    expected, got = read_image(path), read_image(tmp_path / "v.MHA")
+    np.testing.assert_array_equal(got.array.numpy(), expected.array.numpy())
+    np.testing.assert_allclose(got.affine, expected.affine, atol=1e-5)
+    assert read_header(tmp_path / "v.MHA").shape == (5, 6, 4)
+
+
+def test_the_suffix_is_the_longest_that_fits():
+    assert [suffix_of(n) for n in ("a.NII.GZ", "a.b.png", "case.1.jpeg", "a.txt", "png")] == [
+        ".nii.gz", ".png", ".jpeg", "", "",
+    ]  # fmt: skip

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from lib.core.validate import Validation
 from lib.store.journal import Journal
 from lib.store.project import ModelFolder
 from lib.trainers import publish as module
-from lib.trainers.publish import KEEP, adopt_live, live_checkpoint, publish, roll_back
+from lib.trainers.publish import KEEP, adopt_live, import_model, live_checkpoint, publish, roll_back
 
 
 @pytest.fixture
@@ -176,3 +177,75 @@ def test_nothing_to_adopt(folder, journal, caplog):
         adopt_live("frame", folder, journal)
     assert journal.versions("frame") == []
     assert "The live model cannot be used: expected a LoCo checkpoint, but live.pt cannot be read" in caplog.text
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Weights of the tests belong to no network that could be built."""
+    monkeypatch.setattr(module, "restore_network", lambda checkpoint: None)
+
+
+def uploaded(tmp_path, checkpoint):
+    save_checkpoint(checkpoint, tmp_path / "upload.pt")
+    return tmp_path / "upload.pt"
+
+
+def test_an_uploaded_model_becomes_the_next_version(tmp_path, folder, journal, fits):
+    sent(folder, journal, 1, 0.4)
+    number, digest = import_model("frame", folder, journal, uploaded(tmp_path, model(7)), spec_of())
+    assert (number, serving(folder)) == (2, (7, 2))
+    live = journal.live_version("frame")
+    assert (live.version, live.sha256, live.details["reason"]) == (2, digest, "uploaded")
+    roll_back("frame", folder, journal, 1)
+    assert serving(folder) == (1, 1)
+
+
+class Exploit:
+    """A pickle that would run code."""
+
+    def __reduce__(self):
+        return (print, ("this must never be seen",))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (lambda: b"rubbish", "cannot be read"),
+        (lambda: Exploit(), "cannot be read"),
+        (lambda: {"weights": 1}, "is something else"),
+        (lambda: {"format": "new"}, "its contents are of other types"),
+        (lambda: model(float("nan")), "expected finite weights"),
+        (
+            lambda: Checkpoint(replace(spec_of(), labels={"other": 1}), {}, {}),
+            "expected a model of the same specification",
+        ),
+    ],
+    ids=["rubbish", "code", "other dict", "other types", "not finite", "other labels"],
+)
+def test_an_upload_that_is_no_such_model_changes_nothing(tmp_path, folder, journal, fits, capsys, content, sentence):
+    sent(folder, journal, 1, 0.4)
+    upload, content = tmp_path / "upload.pt", content()
+    if isinstance(content, bytes):
+        upload.write_bytes(content)
+    elif isinstance(content, Checkpoint):
+        save_checkpoint(content, upload)
+    else:
+        torch.save(content, upload)
+    with pytest.raises(CheckpointError, match=sentence):
+        import_model("frame", folder, journal, upload, spec_of())
+    assert serving(folder) == (1, 1)
+    assert len(journal.versions("frame")) == 1
+    assert "never be seen" not in capsys.readouterr().out
+
+
+def test_weights_of_another_network_are_refused(tmp_path, folder, journal):
+    with pytest.raises(CheckpointError, match="expected weights of"):
+        import_model("frame", folder, journal, uploaded(tmp_path, model(1)), spec_of())
+    assert not folder.live.exists()
+
+
+def test_a_file_that_a_crash_left_is_not_written_over_and_goes_with_the_old_ones(folder, journal):
+    save_checkpoint(model(9), folder.version(1))
+    sent(folder, journal, 1, 0.4)
+    assert serving(folder) == (1, 2)
+    assert not folder.version(1).exists(), "nothing lists it"

@@ -16,6 +16,7 @@ from lib.activelearning.board import Board, View
 from lib.core.policies import DESCRIPTIONS
 from lib.core.pool import Situation
 from lib.core.select import CONTROL_SHARE, Choice, next_images
+from lib.decisions import decided
 from lib.store.records import Pick
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 LEASE_S = 30 * 60
 """Nobody else is offered an image for this long after it was served or last used by the one who holds it."""
 _ATTEMPTS = 5
+_AHEAD = 4
+"""Studies that are made ready while the annotator works on the one served."""
 
 
 class NextImage(Strategy):
@@ -55,7 +58,9 @@ class NextImage(Strategy):
             picks = {choice.image: self._pick(choice, client, view, seed, now) for choice in choices}
             image = journal.lease(list(picks), client, LEASE_S, now, picks.__getitem__)
             if image is not None:
-                _prefetch(datastore, [other for other in picks if other != image])
+                _prefetch(datastore, [other for other in picks if other != image][:_AHEAD])
+                pick = picks[image]
+                decided("picked", image=image, client=client, model=pick.model, version=pick.version, why=pick.reason)
                 return self._served(picks[image], left)
         logger.warning("No study for %s: others took %d shortlists before", client or "an anonymous client", _ATTEMPTS)
         return {}
@@ -92,7 +97,6 @@ class NextImage(Strategy):
         return Pick(0, choice.image, client, name, view.version, choice.reason, now, self._policy, seed, details)
 
     def _served(self, pick: Pick, left: int) -> dict[str, Any]:
-        logger.info("Next image for %s: %s (%s)", pick.client or "anonymous", pick.image, pick.reason)
         return {
             "id": pick.image,
             "reason": pick.reason,

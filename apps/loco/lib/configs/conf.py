@@ -37,11 +37,18 @@ KEYS = {
     "strategy": "how the next image is chosen when a viewer asks for `random`, the only name that OHIF knows",
     "control_share": "share of next images that are drawn blindly as control, 0 to 1",
     "patient": "regular expression whose first group is the patient in an image name",
+    "modalities": "PACS: modalities to list, as ES,OT; by default all that are images",
+    "cache_gb": "most gigabytes kept on disk of loaded cases, for training, and of studies converted from a PACS",
+    "pacs_poll": "PACS: seconds between two looks for new images and segmentations",
     "seed": "seed of splits, training and selection",
-    "cache_gb": "most gigabytes of loaded cases kept on disk for training; 0 keeps none",
+    "cors_origins": "other web pages that may use this server, as https://viewer.example,https://other.example",
+    "max_upload_mb": "largest request, in MB",
+    "auth_issuer": "with MONAI Label's login on: `iss` of valid tokens, instead of MONAI_LABEL_AUTH_REALM_URI",
+    "auth_audience": "`aud` of valid tokens, instead of MONAI_LABEL_AUTH_CLIENT_ID",
+    "auth_algorithms": "algorithms of valid signatures, as RS256,ES256",
 }
 CACHE_GB = 20.0
-"""Of this at most half of the free disk is used."""
+"""Of this at most half of the free disk is used; 0 keeps nothing."""
 _SERVER_KEYS = {"server_mode", "auth_token"}
 
 
@@ -64,8 +71,13 @@ class AppConf:
     """Key of `POLICIES`."""
     control_share: float
     patient: str
-    seed: int
+    modalities: frozenset[str]
+    """Empty: all that are images."""
     cache_bytes: int
+    pacs_poll: float
+    seed: int
+    origins: tuple[str, ...] = ()
+    max_upload_mb: int = 4096
 
 
 def parse_conf(conf: Mapping[str, Any]) -> AppConf:
@@ -92,8 +104,12 @@ def parse_conf(conf: Mapping[str, Any]) -> AppConf:
         strategy=_strategy(str(conf.get("strategy", "low_contrast"))),
         control_share=_number(conf, "control_share", CONTROL_SHARE, 0, 1),
         patient=_pattern(str(conf.get("patient") or PATIENT_PATTERN)),
-        seed=_count(conf, "seed", 0, 0),
+        modalities=frozenset(re.findall(r"[A-Z0-9_]+", str(conf.get("modalities", "")).upper())),
         cache_bytes=int(_number(conf, "cache_gb", CACHE_GB, 0, 10**6) * 10**9),
+        pacs_poll=_number(conf, "pacs_poll", 10.0, 0.1, 10**5),
+        seed=_count(conf, "seed", 0, 0),
+        origins=_origins(str(conf.get("cors_origins", ""))),
+        max_upload_mb=_count(conf, "max_upload_mb", 4096, 1),
     )
 
 
@@ -187,6 +203,16 @@ def _count(conf: Mapping[str, Any], key: str, default: int, low: int) -> int:
 
 def _optional_count(conf: Mapping[str, Any], key: str) -> int | None:
     return _count(conf, key, 1, 1) if key in conf else None
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    wrong = [o for o in origins if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", o)]
+    if wrong:
+        raise SpecError(
+            f"expected --conf cors_origins to be like https://viewer.example, without a path, but got {wrong[0]!r}; correct it"
+        )
+    return origins
 
 
 def _pattern(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,19 @@ def replacing(path: str | Path, *, flush: bool = True) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: str | Path, older_than_s: float) -> int:
+    """Delete the unfinished files of `replacing` below `folder` that a crash left behind. Returns how many.
+
+    Younger ones may be in use: another process of the app can be writing one now.
+    """
+    count = 0
+    for file in Path(folder).rglob(".*.tmp"):
+        if file.is_file() and time.time() - file.stat().st_mtime > older_than_s:
+            file.unlink(missing_ok=True)
+            count += 1
+    return count
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,14 +6,17 @@ Arrays keep the axis order of MONAI's readers: `C X Y [Z]`, for pictures X = col
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import ImageReader, MetaTensor, NibabelReader, NrrdReader, PILReader
+from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, NrrdReader, PILReader
 from monai.transforms import EnsureChannelFirst, ResampleToMatch, ScaleIntensityRangePercentiles
 from monai.utils import convert_to_tensor
 from PIL import Image
@@ -22,8 +25,9 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 SUFFIXES = PICTURE_SUFFIXES + VOLUME_SUFFIXES
+_VOLUME_READERS = {".nrrd": NrrdReader, ".mha": ITKReader}
 _FOREGROUND = 255
 """Drawing programs save a mask of one class as 0 and 255."""
 
@@ -57,6 +61,16 @@ class LoadedImage:
 def is_picture(path: str | Path) -> bool:
     """True for 2D picture formats (PNG, JPEG, ...), which carry no physical geometry."""
     return str(path).lower().endswith(PICTURE_SUFFIXES)
+
+
+def suffix_of(path: str | Path) -> str:
+    """The suffix of an image or label in lower case, the longest that fits; empty for any other file.
+
+    >>> suffix_of("a/case.1.NII.GZ")
+    '.nii.gz'
+    """
+    name = str(path).lower()
+    return max((s for s in SUFFIXES if name.endswith(s)), key=len, default="")
 
 
 def read_header(path: str | Path) -> ImageHeader:
@@ -191,7 +205,8 @@ def _load(path: str | Path, colour: bool = False) -> tuple[Tensor, np.ndarray | 
         raise CaseError(path, "expected an image, but the file is empty (0 bytes); copy it again or remove it")
     try:
         reader = _reader(path, colour)
-        values, meta = reader.get_data(reader.read(str(path)))
+        with _small_suffix(path) as readable:
+            values, meta = reader.get_data(reader.read(readable))
         values = np.ascontiguousarray(values, dtype=np.float32)
         tensor = EnsureChannelFirst()(MetaTensor(torch.from_numpy(values), meta=meta))
     except Exception as e:
@@ -207,11 +222,24 @@ def _load(path: str | Path, colour: bool = False) -> tuple[Tensor, np.ndarray | 
     return array.contiguous(), affine
 
 
+@contextmanager
+def _small_suffix(path: str | Path) -> Iterator[str]:
+    """The path, or, for formats that ITK knows by a suffix in small letters only, a link to it that has one."""
+    suffix = suffix_of(path)
+    if suffix != ".mha" or str(path).endswith(suffix):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"image{suffix}"
+        link.symlink_to(Path(path).resolve())
+        yield str(link)
+
+
 def _reader(path: str | Path, colour: bool) -> ImageReader:
     """MONAI's reader of a format. `LoadImage` would build every reader it knows for each file, with a warning for one."""
     if is_picture(path):
         return PILReader(converter=_to_rgb if colour else None)
-    return NrrdReader() if str(path).lower().endswith(".nrrd") else NibabelReader()
+    return _VOLUME_READERS[suffix_of(path)]() if suffix_of(path) in _VOLUME_READERS else NibabelReader()
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -37,7 +37,12 @@ class Prediction:
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, case: Case, data: DataSpec, device: torch.device, with_projection: bool = False
+    network: nn.Module,
+    case: Case,
+    data: DataSpec,
+    device: torch.device,
+    with_projection: bool = False,
+    at_once: int = _SLICES_AT_ONCE,
 ) -> Prediction:
     """Probabilities of one case from a network in evaluation mode.
 
@@ -47,6 +52,7 @@ def predict(
         data: the specification the network was trained with.
         device: where the network is.
         with_projection: also return the dense projection at working resolution, for scoring.
+        at_once: slices in one batch; fewer need less memory.
 
     Returns:
         The prediction, on the CPU.
@@ -55,7 +61,7 @@ def predict(
     if data.kind == "volume":
         probs, projection = _windows(forward, case.image, data, network.divisor, with_projection)
     elif data.kind == "slice":
-        probs, projection = _slice_by_slice(forward, case.image, network.divisor)
+        probs, projection = _slice_by_slice(forward, case.image, network.divisor, at_once)
     else:
         probs, projection = _padded(forward, case.image[None], network.divisor)
         probs, projection = probs[0], projection[0] if projection is not None else None
@@ -93,9 +99,9 @@ def _padded(forward: Forward, batch: Tensor, divisor: int) -> tuple[Tensor, Tens
     return probs[cut], projection[cut] if projection is not None else None
 
 
-def _slice_by_slice(forward: Forward, image: Tensor, divisor: int) -> tuple[Tensor, Tensor | None]:
-    """`C H W D` through a 2D network, some slices at a time; results `K H W D` and `P H W D`."""
-    outputs = [_padded(forward, s, divisor) for s in image.permute(3, 0, 1, 2).split(_SLICES_AT_ONCE)]
+def _slice_by_slice(forward: Forward, image: Tensor, divisor: int, at_once: int) -> tuple[Tensor, Tensor | None]:
+    """`C H W D` through a 2D network, `at_once` slices at a time; results `K H W D` and `P H W D`."""
+    outputs = [_padded(forward, s, divisor) for s in image.permute(3, 0, 1, 2).split(at_once)]
     probs = torch.cat([p.cpu() for p, _ in outputs]).permute(1, 2, 3, 0)
     if outputs[0][1] is None:
         return probs, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,11 @@ from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 
-from lib.core.cases import load_case
+from lib.core.cases import Case, load_case
 from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, restore_network
-from lib.core.images import is_picture
+from lib.core.images import PICTURE_SUFFIXES, CaseError, is_picture
 from lib.core.lowcontrast import confidence
-from lib.core.predict import predict
+from lib.core.predict import Prediction, predict
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
 from lib.store.project import ModelFolder
@@ -40,6 +41,7 @@ class Segmentation(BasicInferTask):
         """`spec` of an untrained model decides labels and dimension; everything else comes from the checkpoint."""
         self._folder = folder
         self._live: dict[str, LiveModel] = {}
+        self._one_at_a_time = threading.RLock()
         super().__init__(
             path=str(folder.live),
             network=None,
@@ -56,8 +58,9 @@ class Segmentation(BasicInferTask):
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "cuda") -> dict[str, Any]:
         """Class probabilities on the study's voxels, and the words that go with them."""
-        live = self.live(device)
-        prediction = predict(live.network.teacher, data["case"], live.checkpoint.spec.data, torch.device(device))
+        with self._one_at_a_time:
+            live = self.live(device)
+            prediction, note = _predict_in_memory(live, data["case"], torch.device(device))
         probs = prediction.native_probs()
         mask = probs.argmax(dim=0).to(torch.uint8)
         affine = data["case"].affine
@@ -67,6 +70,7 @@ class Segmentation(BasicInferTask):
             "confidence": round(confidence(probs), 4),
             "found": [n for n, i in live.checkpoint.spec.labels.items() if bool((mask == i).any())],
             "method": live.checkpoint.spec.method.name,
+            **({"note": note} if note else {}),
         }
         return data
 
@@ -79,6 +83,10 @@ class Segmentation(BasicInferTask):
         picture = isinstance(request.get("image"), str) and is_picture(request["image"])
         defaults = {"result_extension": ".png" if picture else ".nii.gz", "result_dtype": "uint8"}
         wishes = {k: v for k, v in request.items() if v not in (None, "")}
+        if not picture and str(wishes.get("result_extension", "")).endswith(PICTURE_SUFFIXES):
+            raise CaseError(
+                request["image"], "expected a volume as .nii.gz or .nrrd, but a picture is wished; ask for one"
+            )
         return super().__call__({**defaults, **wishes}, callbacks)
 
     def live(self, device: str) -> LiveModel:
@@ -101,6 +109,18 @@ class Segmentation(BasicInferTask):
             return known
         self._live[device] = LiveModel(checkpoint, network, stamp)
         return self._live[device]
+
+
+def _predict_in_memory(live: LiveModel, case: Case, device: torch.device) -> tuple[Prediction, str]:
+    """The prediction, and what had to be done for want of GPU memory. Raises `torch.OutOfMemoryError` when nothing helps."""
+    data = live.checkpoint.spec.data
+    try:
+        return predict(live.network.teacher, case, data, device), ""
+    except torch.OutOfMemoryError:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    logger.warning("The GPU is out of memory: segmenting again with one slice at a time")
+    return predict(live.network.teacher, case, data, device, at_once=1), "one slice at a time, for want of GPU memory"
 
 
 class _LoadStudy:

@@ -7,14 +7,15 @@ import threading
 import time
 
 import numpy as np
-from monailabel.interfaces.datastore import Datastore
 
 from lib.core.cases import load_case
 from lib.core.coldstart import appearance
 from lib.core.images import CaseError
 from lib.core.spec import TaskSpec
+from lib.server.datastores import Studies
 from lib.store.project import Project
 from lib.store.records import Score
+from lib.studies import image_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ MAX_STUDIES = 5000
 class ColdStart:
     """Fills the scores of version 0: embedding and contrast of each study."""
 
-    def __init__(self, name: str, spec: TaskSpec, project: Project, datastore: Datastore) -> None:
+    def __init__(self, name: str, spec: TaskSpec, project: Project, datastore: Studies) -> None:
         self._name, self._spec, self._project, self._datastore = name, spec, project, datastore
         self._stop = threading.Event()
 
@@ -48,10 +49,11 @@ class ColdStart:
         for image_id in images:
             if self._stop.is_set():
                 break
+            image = image_of(self._datastore, image_id) if self._datastore.at_hand(image_id) else ""
+            if not image:
+                continue
             try:
-                case = load_case(
-                    self._datastore.get_image_uri(image_id), None, self._spec.data, self._spec.network.classes
-                )
+                case = load_case(image, None, self._spec.data, self._spec.network.classes)
             except CaseError as e:
                 logger.warning("Not described: %s", e)
                 continue

@@ -1,179 +1,173 @@
-"""MONAI Label's datastores, mended: labels are checked and journalled, files are written whole."""
+"""Studies and their labels for MONAI Label: labels are checked, kept as files and journalled; nothing is kept in memory alone.
+
+MONAI Label's own datastores rewrite one list of everything at each change, from several processes; here files are the truth
+of what there is, and the journal of who did what.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
+import tempfile
 import threading
 import time
-from collections.abc import Mapping
+import zipfile
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dicomweb_client.session_utils import create_session_from_user_pass
 from fastapi import HTTPException
-from filelock import FileLock
-from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
-from monailabel.datastore.local import LocalDatastore
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
-from lib.core.files import replacing
-from lib.core.images import PICTURE_SUFFIXES, SUFFIXES, CaseError
-from lib.server.labels import checked_label, label_info_of, sha256_of
+from lib.core.images import CaseError
+from lib.server.journalled import JournalledLabels, opened
+from lib.server.labelfiles import FINAL, LabelFiles
 from lib.store.journal import Journal
-from lib.studies import group_of
-
-logger = logging.getLogger(__name__)
-
-_FROM_PACS = 3
-PATTERNS = tuple(f"*{s}" for s in SUFFIXES) + tuple(f"*{s.upper()}" for s in PICTURE_SUFFIXES)
 
 
-class JournalledLabels:
-    """Mixin over a datastore: `save_label` checks, keeps and journals; `remove_label` journals.
+class Studies(JournalledLabels):
+    """What folder and PACS have in common. A subclass says which studies there are and where the file of one is."""
 
-    `attach` must be called once before labels are saved.
-    """
+    looked_at_first: int | None = None
+    """Studies that are opened before a model is chosen; None: as many as wanted."""
 
-    def attach(self, journal: Journal, labels: Mapping[str, int], pattern: str) -> None:
-        """Say where submissions are journalled, which classes there are and how patients are told apart."""
-        self._journal, self._labels, self._pattern = journal, dict(labels), pattern
+    def __init__(self, journal: Journal, labels_root: Path) -> None:
+        self._journal, self._files = journal, LabelFiles(labels_root)
         self._submitting = threading.RLock()
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Save a label. Raises `HTTPException` 404 for an unknown image and 400 with a sentence for an unusable label."""
-        if image_id not in self.list_images():
-            raise HTTPException(404, f"expected the id of a study, but got {image_id!r}; refresh the list of studies")
-        info = dict(label_info or {})
-        try:
-            kept, found = checked_label(label_filename, self.get_image_uri(image_id), self._labels, label_info_of(info))
-        except CaseError as e:
-            raise HTTPException(400, f"The label of {image_id} was not saved. {e}") from e
-        try:
-            with self._submitting:
-                before = self.get_label_uri(image_id, label_tag) if image_id in self.get_labeled_images() else ""
-                label_id = super().save_label(image_id, kept, label_tag, info)
-                after = LocalDatastore.get_label_uri(self, image_id, label_tag)
-                if before and after and before != after:
-                    Path(before).unlink(missing_ok=True)
-                if label_tag == DefaultLabelTag.FINAL:
-                    self._journal_label(image_id, after, found, info)
-        finally:
-            if kept != label_filename:
-                Path(kept).unlink(missing_ok=True)
-        return label_id
+    # ---- what a subclass says ----
 
-    def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Remove a label; it no longer counts for retraining."""
-        super().remove_label(label_id, label_tag)
-        if label_tag == DefaultLabelTag.FINAL:
-            self._journal.mark_removed(label_id, time.time())
+    @abstractmethod
+    def list_images(self) -> list[str]:
+        """Ids of all studies, sorted."""
 
-    def sync_journal(self) -> int:
-        """Journal labels that came or went behind the server's back (copied into the folder). Returns how many came.
+    @abstractmethod
+    def image_file(self, image_id: str) -> Path:
+        """File of a study, fetched and converted first where necessary.
 
-        A label counts as gone only when its file is: the datastore's list is empty for a moment while it is refreshed.
+        Raises:
+            HTTPException: 404 for an unknown id, 422 for one that is no usable image, 503 when it cannot be fetched now.
         """
-        with self._submitting:
-            listed = set(LocalDatastore.get_labeled_images(self))
-            known = {s.image: s.label for s in self._journal.submissions()}
-            for image_id in known.keys() - listed:
-                if not Path(known[image_id]).exists():
-                    self._journal.mark_removed(image_id, time.time())
-            came = 0
-            for image_id in sorted(listed - known.keys()):
-                uri = LocalDatastore.get_label_uri(self, image_id, DefaultLabelTag.FINAL)
-                try:
-                    self._journal_label(image_id, uri, {}, {})
-                    came += 1
-                except OSError as e:
-                    logger.warning("The label of %s cannot be read and does not count: %s", image_id, e)
-            return came
 
-    def _journal_label(self, image_id: str, uri: str, found: Mapping[str, int], info: Mapping[str, Any]) -> None:
-        version = info.get("model_version")
-        self._journal.add_submission(
-            image_id,
-            group_of(self, image_id, self._pattern),
-            str(uri),
-            sha256_of(uri),
-            found,
-            str(info.get("client_id") or info.get("user") or ""),
-            int(version) if str(version or "").isdigit() else None,
-            time.time(),
-        )
-        self._journal.release(image_id)
+    @abstractmethod
+    def _facts(self, image_id: str) -> dict[str, Any]:
+        """What is known of a study without opening it: `name` and, for DICOM, patient, study and series."""
+
+    def at_hand(self, image_id: str) -> bool:
+        """Whether a study can be used without crowding out another one."""
+        return True
+
+    def prefetch(self, image_ids: list[str]) -> None:
+        """These are likely to be wanted next; they are made ready in the background."""
+
+    def serve(self, every_s: float) -> None:
+        """In the server process only: begin to look for what is new every so many seconds."""
+
+    # ---- images ----
+
+    def get_image_uri(self, image_id: str) -> str:
+        """File of a study; empty for an unknown id, which MONAI Label answers with 404."""
+        return str(self.image_file(image_id)) if self.known(image_id) else ""
+
+    def known(self, image_id: str) -> bool:
+        """Whether there is such a study."""
+        return image_id in self.list_images()
+
+    def get_image(self, image_id: str, params: Any = None) -> Any:
+        """Content of a study's file."""
+        return opened(self.get_image_uri(image_id))
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What is known of a study, and what was noted of it."""
+        return {**self._facts(image_id), **self._journal.note("image", image_id)} if self.known(image_id) else {}
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Note something of a study."""
+        self._checked(image_id)
+        self._journal.put_note("image", image_id, {**self._journal.note("image", image_id), **info}, time.time())
+
+    # ---- all of it ----
+
+    def name(self) -> str:
+        """Name of the studies."""
+        return "studies"
+
+    def description(self) -> str:
+        """What they are."""
+        return type(self).__doc__ or ""
+
+    def set_name(self, name: str) -> None:
+        """Refused: the name is that of the folder or address."""
+        raise HTTPException(405, "expected no new name, since studies are named by their place; move them instead")
+
+    set_description = set_name
+
+    def refresh(self) -> None:
+        """Look for new studies and labels now."""
+        self._files.by_tag(now=True)
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """Pairs of image and submitted label, as files."""
+        files = self._files.of(FINAL)
+        return [{"image": self.get_image_uri(i), "label": str(files[i])} for i in self.get_labeled_images()]
+
+    def status(self) -> dict[str, Any]:
+        """Counts of studies, submitted labels and labels of each tag."""
+        tags = {tag: len(files) for tag, files in self._files.by_tag().items() if files}
+        return {"total": len(self.list_images()), "completed": len(self.get_labeled_images()), "label_tags": tags}
+
+    def json(self) -> dict[str, Any]:
+        """Everything in the form that the plugins of 3D Slicer read."""
+        notes, by_tag = self._journal.notes(), self._files.by_tag()
+        objects = {}
+        for image_id in self.list_images():
+            facts = {**self._facts(image_id), **notes.get(("image", image_id), {})}
+            objects[image_id] = {
+                "image": {"ext": _rest(facts["name"], image_id), "info": facts},
+                "labels": {
+                    tag: {
+                        "ext": _rest(files[image_id].name, image_id),
+                        "info": notes.get((f"label/{tag}", image_id), {}),
+                    }
+                    for tag, files in by_tag.items()
+                    if image_id in files
+                },
+            }
+        return {"name": self.name(), "description": self.description(), "objects": objects}
+
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """ZIP of labelled studies with their labels. Raises `HTTPException` 404 when there are none."""
+        pairs = self.datalist()[: limit_cases or None]
+        if not pairs:
+            raise HTTPException(404, "expected at least one submitted label, but there is none; submit a label first")
+        with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as out, zipfile.ZipFile(out, "w") as archive:
+            for pair in pairs:
+                for key, path in pair.items():
+                    archive.write(path, arcname=f"{key}/{Path(path).name}")
+        return out.name
 
 
-class FolderDatastore(JournalledLabels, LocalDatastore):
-    """A folder of pictures and volumes. The list is written whole, so that a crash never leaves half of it."""
-
-    def _update_datastore_file(self, lock: bool = True) -> None:
-        if lock:
-            with FileLock(self._lock_file):
-                self._write_whole()
-        else:
-            self._write_whole()
-
-    def _write_whole(self) -> None:
-        self._ignore_event_config = True
-        path = Path(self._datastore_config_path)
-        content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), default=str)
-        with replacing(path) as file:
-            file.write(content.encode())
-        self._config_ts = path.stat().st_mtime
+@contextmanager
+def unusable_as_sentence(image_id: str) -> Iterator[None]:
+    """A `CaseError` inside the block becomes `HTTPException` 422."""
+    try:
+        yield
+    except CaseError as e:
+        raise HTTPException(422, f"{image_id} cannot be opened. {e}") from e
 
 
-class PacsDatastore(JournalledLabels, DICOMWebDatastore):
-    """Series of a DICOMweb server; labels submitted here count at once."""
-
-    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Series with a label in the PACS or submitted through this server, each once."""
-        stored = super().get_labeled_images()
-        return sorted({*stored, *LocalDatastore.get_labeled_images(self)})
-
-    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
-        """File of a label: the submitted one where there is one."""
-        local = LocalDatastore.get_label_uri(self, label_id, label_tag)
-        return local or super().get_label_uri(label_id, label_tag, image_id)
-
-
-def open_folder(studies: str) -> FolderDatastore:
-    """Datastore of a folder of studies."""
-    return FolderDatastore(
-        studies,
-        extensions=PATTERNS,
-        auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-        read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
-    )
-
-
-def open_pacs(studies: str) -> PacsDatastore:
-    """Datastore of a DICOMweb server."""
-    user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
-    client = DICOMwebClientX(
-        url=studies,
-        session=create_session_from_user_pass(user, password) if user and password else None,
-        qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
-        wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
-        stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
-    )
-    return PacsDatastore(
-        client,
-        search_filter=settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
-        cache_path=settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or None,
-        fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
-        convert_to_nifti=settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
-    )
-
-
-def some_images(datastore: Datastore, limit: int) -> list[str]:
-    """Image files of up to `limit` studies, spread over the list, to look at before a model is chosen.
-
-    Of a DICOMweb server only a few are looked at, since each must be fetched and converted first.
-    """
-    limit = min(limit, _FROM_PACS) if isinstance(datastore, PacsDatastore) else limit
+def some_images(datastore: Studies, limit: int) -> list[str]:
+    """Image files of up to `limit` studies, spread over the list, to look at before a model is chosen."""
+    limit = min(limit, datastore.looked_at_first or limit)
     images = sorted(datastore.list_images())
     step = max(1, len(images) // limit)
-    return [uri for uri in (datastore.get_image_uri(i) for i in images[::step][:limit]) if uri]
+    found = []
+    for image_id in images[::step][:limit]:
+        try:
+            found.append(datastore.get_image_uri(image_id))
+        except HTTPException:
+            continue
+    return [f for f in found if f]
+
+
+def _rest(name: str, image_id: str) -> str:
+    return name[len(image_id) :] if name.startswith(image_id) else Path(name).suffix

@@ -16,9 +16,21 @@ from monai.data import MetaTensor
 from monailabel.transform.writer import Writer
 from torch import Tensor
 
-from lib.core.images import SUFFIXES, CaseError, LoadedImage, class_indices, label_on_image, read_image, read_label
+from lib.core.images import (
+    SUFFIXES,
+    CaseError,
+    LoadedImage,
+    class_indices,
+    label_on_image,
+    read_image,
+    read_label,
+    suffix_of,
+)
 
 logger = logging.getLogger(__name__)
+
+_DRAWN = 255
+"""What drawing programs write for the one class of a mask."""
 
 
 def checked_label(
@@ -60,14 +72,22 @@ def sha256_of(path: str | Path) -> str:
 
 
 def label_info_of(params: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """`label_info` of a submission as a list, or None when there is none or it is not one."""
+    """`label_info` of a submission as a list, or None when there is none or it is not one.
+
+    Raises:
+        CaseError: a named entry whose `idx` is no number; without it the others could not be told apart by their order.
+    """
     info = params.get("label_info")
     if isinstance(info, str):
         try:
             info = json.loads(info)
         except ValueError:
             return None
-    return [i for i in info if isinstance(i, dict) and i.get("name")] if isinstance(info, list) else None
+    named = [i for i in info if isinstance(i, dict) and i.get("name")] if isinstance(info, list) else None
+    for entry in named or []:
+        if not str(entry.get("idx", 0)).isdecimal():
+            raise CaseError("label_info", f"expected `idx` to be a whole number, but got {entry['idx']!r}; correct it")
+    return named
 
 
 def _by_name(
@@ -86,9 +106,15 @@ def _by_name(
     as_configured = all(labels.get(name, index) == index for index, name in by_index.items())
     first, second = (by_index, by_order) if as_configured else (by_order, by_index)
     names = first if set(present) <= set(first) else second
-    if not set(present) <= set(names):
-        return values
-    unknown = sorted({names[v] for v in present} - set(labels))
+    if present == [_DRAWN] and len(entries) == 1:
+        names = {_DRAWN: str(entries[0]["name"])}
+    nameless = [v for v in present if v not in names]
+    if nameless:
+        raise CaseError(
+            path, f"expected a name for each value that is drawn, but {nameless[:5]} have none; submit again"
+        )
+    indices = {name.strip().lower(): index for name, index in labels.items()}
+    unknown = sorted({names[v] for v in present if names[v].strip().lower() not in indices})
     if unknown:
         raise CaseError(
             path,
@@ -96,14 +122,14 @@ def _by_name(
         )
     mapped = torch.zeros_like(values)
     for value in present:
-        mapped[values == value] = labels[names[value]]
+        mapped[values == value] = indices[names[value].strip().lower()]
     return mapped
 
 
 def _written(classes: Tensor, study: LoadedImage, label: Path) -> str:
     """Write class indices `1 X Y [Z]` beside the upload, on the image's grid, in the upload's format."""
     picture = study.affine is None
-    suffix = next(s for s in SUFFIXES if label.name.lower().endswith(s))
+    suffix = suffix_of(label)
     if suffix in (".jpg", ".jpeg"):
         suffix = ".png"
     array = classes[0]

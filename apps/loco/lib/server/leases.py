@@ -9,15 +9,13 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, HTTPException
 from monailabel.config import RBAC_USER, settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.datastore import Datastore
 from pydantic import BaseModel, Field
 
-from lib.activelearning.board import Board
 from lib.activelearning.next_image import LEASE_S
-from lib.server.web import add_routes
 from lib.store.journal import Journal
 
 SkipReason = Literal["unreadable", "irrelevant", "duplicate", "unsure", "later"]
@@ -43,12 +41,6 @@ class Skip(Held):
     """An image that an annotator passes by."""
 
     reason: SkipReason
-
-
-def serve_picking(app: FastAPI, board: Board, datastore: Datastore, strategy: str) -> None:
-    """Add the routes, and keep the board up to date with the configured strategy ready."""
-    add_routes(app, [picking_router(board.name, datastore, board.project.journal)])
-    board.start(datastore, warm=[strategy])
 
 
 def used(journal: Journal, request: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from lib.store.records import Run, Submission
 
 LATER_SHARE = 0.1
 """Once the labelled set is large, a run waits for this share of it in new labels."""
+
+_CLOCK_NOISE_S = 5.0
+"""Processes that note times one after the other may disagree by this much."""
 
 MAX_RETRIES = {"failed": 2, "interrupted": 10}
 """How often in a row a run is tried again before it waits for new labels. A restart of the server interrupts a run; a run
@@ -48,11 +52,11 @@ def decide(
         return Decision(False, "a training is running")
     if not submissions:
         return Decision(False, "waiting for the first label")
-    quiet = now - submissions[-1].ts
+    quiet = _since(submissions[-1].ts, now)
     if runs and _failures_in_a_row(runs) <= MAX_RETRIES.get(runs[0].status, 0):
         if runs[0].status == "interrupted":
             return Decision(True, "going on with the interrupted training")
-        if now - (runs[0].ended or now) >= retrain_idle:
+        if runs[0].ended and _since(runs[0].ended, now) >= retrain_idle:
             return Decision(True, "trying again after a failed training")
         return Decision(False, "waiting to try again after a failed training")
     seen = runs[0].last_submission if runs else 0
@@ -64,6 +68,11 @@ def decide(
     if quiet < retrain_idle:
         return Decision(False, f"waiting for {retrain_idle - quiet:.0f} s of quiet")
     return Decision(True, f"{len(fresh)} new labels")
+
+
+def _since(moment: float, now: float) -> float:
+    """Seconds since a moment. One that lies ahead was noted before the clock was set back, and counts as long ago."""
+    return now - moment if moment <= now + _CLOCK_NOISE_S else math.inf
 
 
 def _failures_in_a_row(runs: Sequence[Run]) -> int:

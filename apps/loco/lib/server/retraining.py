@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 from monailabel.utils.async_tasks.utils import processes, run_background_task, tasks
 
-from lib.server.datastores import JournalledLabels
+from lib.decisions import decided
+from lib.server.journalled import JournalledLabels
 from lib.server.policy import Decision, decide
 from lib.store.journal import Journal
 from lib.store.records import Run
@@ -83,6 +84,7 @@ class Retraining:
             logger.info("Retraining: %s", decision.reason)
             self.waiting_for = decision.reason
         if decision.start and self._settings.enabled:
+            decided("retrain", model=self._model, why=decision.reason)
             self._train(decision.reason)
         return decision
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from lib.store.listing import Listing
 from lib.store.picking import Picking
 from lib.store.records import to_json
 from lib.store.schema import JournalError
@@ -19,7 +20,7 @@ from lib.store.training import Training
 __all__ = ["Journal", "JournalError"]
 
 
-class Journal(Submissions, Training, Scores, Picking):
+class Journal(Submissions, Training, Scores, Picking, Listing):
     """Submissions, splits, runs, versions, scores, leases, skips, picks and small settings in one file.
 
     Share one object among threads, and one path among processes. `Journal(path)` creates the file, opens it or refuses

@@ -70,7 +70,7 @@ class Project:
 
 
 def open_project(app_dir: str | Path, studies: str) -> Project:
-    """The journal lies beside the studies, or in the app's model folder when those are a DICOMweb address.
+    """The journal lies in the studies, beside a datalist, or in the app's model folder when they are a DICOMweb address.
 
     Models live in `<app>/model/<project>/`, where the project's name is remembered in the journal: two folders of studies
     never share a model, and a folder that is moved keeps its own.
@@ -82,6 +82,9 @@ def open_project(app_dir: str | Path, studies: str) -> Project:
         folder.mkdir(parents=True, exist_ok=True)
         return Project(Journal(folder / JOURNAL), folder)
     studies_folder = Path(studies).resolve()
+    if studies_folder.suffix.lower() == ".json":
+        studies_folder = state_of_list(studies_folder)
+        studies_folder.mkdir(parents=True, exist_ok=True)
     if not os.access(studies_folder, os.W_OK):
         raise PermissionError(
             f"expected to write the journal {JOURNAL} and the labels into {studies_folder}, but it is read-only; "
@@ -93,6 +96,11 @@ def open_project(app_dir: str | Path, studies: str) -> Project:
         name = f"{_slug(studies_folder.name)}-{secrets.token_hex(4)}"
         journal.set("project", name)
     return Project(journal, models / name)
+
+
+def state_of_list(listed: Path) -> Path:
+    """Folder beside a datalist JSON for its journal and the labels submitted to it."""
+    return listed.resolve().with_suffix(".loco")
 
 
 def _slug(text: str) -> str:

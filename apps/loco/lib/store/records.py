@@ -17,7 +17,10 @@ ENDINGS: tuple[Status, ...] = ("done", "failed", "stopped", "interrupted")
 
 @dataclass(frozen=True)
 class Submission:
-    """A label that an annotator saved at unix second `ts`; `removed` is when it was deleted, or None."""
+    """A label that an annotator saved at unix second `ts`; `removed` is when it was deleted, or None.
+
+    `kept` is the name of its copy among the kept labels, empty for labels of older releases.
+    """
 
     id: int
     image: str
@@ -29,6 +32,7 @@ class Submission:
     model_version: int | None
     ts: float
     removed: float | None
+    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,22 @@ class Pick:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+SegStatus = Literal["pending", "own", "taken", "refused"]
+"""A label of this app not stored in the PACS yet, one that is, one of another tool that was taken over, one that was not."""
+
+
+@dataclass(frozen=True)
+class SegRow:
+    """A DICOM SEG instance: of which image, what became of it and why."""
+
+    sop: str
+    series: str
+    image: str
+    status: SegStatus
+    detail: str
+    ts: float
+
+
 def submission_from(row: sqlite3.Row) -> Submission:
     """The row as a `Submission`."""
     fields = dict(row)
@@ -147,14 +167,15 @@ def to_json(value: Any) -> str:
         >>> to_json({"loss": float("nan"), "steps": (1, 2)})
         '{"loss": null, "steps": [1, 2]}'
     """
-    return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False)
+    return json.dumps(plain(value), allow_nan=False, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: NaN and infinity become None, array scalars numbers, keys strings."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item"):  # a numpy or torch scalar
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -54,7 +54,22 @@ _PICKING = (
 )
 """Scores of many images in one row; the next pass makes them again. Picks that can be explained and replayed."""
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {2: _PICKING}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    2: _PICKING,
+    3: (
+        "ALTER TABLE submissions ADD COLUMN kept TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE starts (image TEXT NOT NULL, client TEXT NOT NULL, version INTEGER NOT NULL, ts REAL NOT NULL, "
+        "PRIMARY KEY (image, client))",
+    ),
+    4: (
+        "CREATE TABLE case_ids (path TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE)",
+        "CREATE TABLE notes (kind TEXT NOT NULL, item TEXT NOT NULL, note TEXT NOT NULL, ts REAL NOT NULL, "
+        "PRIMARY KEY (kind, item))",
+        "CREATE TABLE segs (sop TEXT PRIMARY KEY, series TEXT NOT NULL, image TEXT NOT NULL, "
+        "status TEXT NOT NULL CHECK (status IN ('pending', 'own', 'taken', 'refused')), detail TEXT NOT NULL, "
+        "ts REAL NOT NULL)",
+    ),
+}
 """Statements that bring a journal of an older version to this one, applied in order to new and old files alike."""
 
 SCHEMA_VERSION = max((1, *MIGRATIONS))

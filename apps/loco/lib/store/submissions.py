@@ -27,6 +27,7 @@ class Submissions(Database):
         client: str | None,
         model_version: int | None,
         now: float,
+        kept: str = "",
     ) -> int:
         """Append a saved label; on disk when this returns. A resubmission is a new row and the older ones stay.
 
@@ -39,15 +40,16 @@ class Submissions(Database):
             client: Annotator; None or "" is anonymous.
             model_version: Version of the model that pre-labelled the image, None without one.
             now: Unix seconds.
+            kept: Name of the copy that stays when the label is replaced.
 
         Returns:
             The id of the row; ids rise in the order of submission.
         """
-        values = (image, group, label, sha256, to_json(labels), client or "", model_version, now)
+        values = (image, group, label, sha256, to_json(labels), client or "", model_version, now, kept)
         with self.write() as connection:
             cursor = connection.execute(
-                "INSERT INTO submissions (image, patient, label, sha256, labels, client, model_version, ts) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO submissions (image, patient, label, sha256, labels, client, model_version, ts, kept) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
             return int(cursor.lastrowid or 0)
@@ -64,6 +66,36 @@ class Submissions(Database):
         where = "AND removed IS NULL" if active_only else ""
         rows = self.read(f"SELECT * FROM submissions WHERE id > ? {where} ORDER BY id", (after_id,))
         return [submission_from(row) for row in rows]
+
+    def history(self, image: str) -> list[Submission]:
+        """Every version of the label of an image, removed ones included, newest first."""
+        rows = self.read("SELECT * FROM submissions WHERE image = ? ORDER BY id DESC", (image,))
+        return [submission_from(row) for row in rows]
+
+    def submission(self, id: int) -> Submission | None:
+        """One submission by its number, None for a number that was not given."""
+        known = 0 < id <= self.last_submission_id()
+        rows = self.read("SELECT * FROM submissions WHERE id = ?", (id,)) if known else []
+        return submission_from(rows[0]) if rows else None
+
+    def latest(self) -> list[Submission]:
+        """The version that counts of each labelled image, in the order of submission."""
+        rows = self.read(f"SELECT * FROM submissions WHERE {_LATEST_ACTIVE} ORDER BY id")
+        return [submission_from(row) for row in rows]
+
+    def note_start(self, image: str, client: str | None, version: int, now: float) -> None:
+        """Remember which model version segmented an image for an annotator, who may go on from there."""
+        with self.write() as connection:
+            connection.execute(
+                "INSERT INTO starts (image, client, version, ts) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (image, client) DO UPDATE SET version = excluded.version, ts = excluded.ts",
+                (image, client or "", version, now),
+            )
+
+    def start_of(self, image: str, client: str | None) -> int | None:
+        """Model version that an annotator went on from, None when the image was not segmented for them."""
+        rows = self.read("SELECT version FROM starts WHERE image = ? AND client = ?", (image, client or ""))
+        return int(rows[0]["version"]) if rows else None
 
     def labelled_images(self) -> set[str]:
         """Images whose latest submission is active."""

@@ -61,6 +61,15 @@ def spec_of_request(spec: TaskSpec, request: Mapping[str, Any]) -> TaskSpec:
     )
 
 
+def smaller_batches(spec: TaskSpec, request: Mapping[str, Any]) -> dict[str, int] | None:
+    """Options of a run with half the batches, for a GPU without room for them; None when they cannot be smaller."""
+    training = spec_of_request(spec, request).training
+    labelled, unlabelled = training.batch_labelled, training.batch_unlabelled
+    if max(labelled, unlabelled) <= 1:
+        return None
+    return {"train_batch_size": max(1, labelled // 2), "unlabeled_batch_size": max(min(1, unlabelled), unlabelled // 2)}
+
+
 def _networks(spec: TaskSpec) -> list[str]:
     return list(NETWORKS_2D if spec.data.spatial_dims == 2 else NETWORKS_3D)
 

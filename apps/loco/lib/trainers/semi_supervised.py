@@ -39,9 +39,10 @@ from lib.core.networks import build_network
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
 from lib.core.validate import Validation, validate
+from lib.decisions import decided
 from lib.store.project import ModelFolder, Project
 from lib.studies import records_of
-from lib.trainers.options import option_defaults
+from lib.trainers.options import option_defaults, smaller_batches
 from lib.trainers.progress import Progress, RunState, dice_line, scalars
 from lib.trainers.publish import adopt_live, live_checkpoint, publish
 from lib.trainers.ranks import device_of_rank, devices_of, launched, launched_group, local_group, rendezvous
@@ -111,7 +112,7 @@ class SemiSupervisedTraining(BasicTrainTask):
         options["run"] = run_id
         try:
             with rendezvous() as options["rendezvous"]:
-                result = super().__call__(options, datastore)
+                result = self._train_in_memory(options, datastore)
         except Exception as e:
             # the error of a process of its own arrives as text
             status = "interrupted" if ServerGoneError.__name__ in f"{type(e).__name__} {e}" else "failed"
@@ -140,6 +141,23 @@ class SemiSupervisedTraining(BasicTrainTask):
                 agreed(lambda: (self, alone, datalist))
                 return super().train(0, world_size, alone, datalist)
         return super().train(rank, world_size, alone, datalist)
+
+    def _train_in_memory(self, options: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train; when the GPU has no room for it, again with smaller batches until one of each kind is left."""
+        while True:
+            try:
+                return super().__call__(dict(options), datastore)
+            except torch.OutOfMemoryError:
+                smaller = smaller_batches(self._spec, options)
+                if smaller is None:
+                    raise
+                self._state = None
+            torch.cuda.empty_cache()
+            options.update(smaller)
+            labelled, unlabelled = smaller["train_batch_size"], smaller["unlabeled_batch_size"]
+            decided(
+                "smaller batch", model=self._name, labelled=labelled, unlabelled=unlabelled, why="out of GPU memory"
+            )
 
     # ---- hooks of BasicTrainTask, in the order in which they are called ----
 
@@ -348,7 +366,7 @@ class SemiSupervisedTraining(BasicTrainTask):
         state, journal = self._state, self._project.journal
         checkpoint = load_checkpoint(self._folder.best)
         live, reason = publish(self._name, self._folder, journal, checkpoint, state.best, state.live, state.run_id)
-        logger.info("Version %d %s: %s", checkpoint.version, "is live" if live else "is kept, not live", reason)
+        decided("published" if live else "kept", model=self._name, version=checkpoint.version, why=reason)
         self._folder.run.unlink(missing_ok=True)
         self._folder.best.unlink(missing_ok=True)
         self._record(state.progress, {"version": checkpoint.version, "live": live, "reason": reason, "status": "done"})

@@ -1,0 +1,196 @@
+"""Labels as DICOM SEG in the PACS: those submitted here are stored there, those stored there by anybody are submissions."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from fastapi import HTTPException
+from PIL import Image
+from pydicom.dataset import Dataset
+from requests import RequestException
+
+from lib.core.images import CaseError, read_label
+from lib.server.dicomseg import Author, SegHeader, SegReading, read_seg, seg_header, write_seg
+from lib.server.labelfiles import FINAL
+from lib.server.pacs import PacsStudies
+from lib.server.series import CaseOfSeries
+from lib.store.records import SegRow
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one SEG for one case; `reason` says why it was refused."""
+
+    sop: str
+    image: str
+    taken: bool
+    reason: str = ""
+
+
+class PacsWithSegs(PacsStudies):
+    """A DICOMweb server whose DICOM SEGs are the labels."""
+
+    def attach(self, labels: Mapping[str, int], pattern: str) -> None:
+        """Say which classes there are; SEGs that are there already are not read yet, see `take_new_segs`."""
+        super().attach(labels, pattern)
+        self._reading = threading.RLock()
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Keep a label here and store it in the PACS. One that the PACS does not take now is stored there later."""
+        image_id = self._own_id(image_id)
+        super().save_label(image_id, label_filename, label_tag, label_info)
+        if label_tag == FINAL:
+            self._journal.put_seg(SegRow(f"pending {image_id}", "", image_id, "pending", "", time.time()))
+            self.store_pending()
+        return image_id
+
+    def serve(self, every_s: float) -> None:
+        """Begin to ask the PACS for new images and SEGs."""
+        self.watcher = SegWatcher(self, every_s)
+        self.watcher.start()
+
+    def store_pending(self) -> int:
+        """Store in the PACS what it did not take yet. Returns how many labels still wait."""
+        left = 0
+        with self._reading:
+            for row in self._journal.segs("pending"):
+                try:
+                    self._store(row)
+                except (HTTPException, RequestException, CaseError) as e:
+                    left += 1
+                    logger.warning("The label of %s is kept here and not in the PACS yet: %s", row.image, e)
+        return left
+
+    def take_new_segs(self) -> list[Outcome]:
+        """Read every SEG series that was not seen yet, oldest first. Raises `HTTPException` 503."""
+        with self._reading, self.answering():
+            seen: dict[str, int] = {}
+            for row in self._journal.segs():
+                seen[row.series] = seen.get(row.series, 0) + 1
+            new = [s for uid, s in self.index.segs.items() if seen.get(uid, 0) < max(1, s.instances)]
+            found = [seg for s in new for seg in self.client.retrieve_series(s.study, s.uid)]
+            return [o for seg in sorted(found, key=lambda s: seg_header(s).written) for o in self.submit_seg(seg)]
+
+    def seg_stored(self, series_uid: str) -> list[Outcome]:
+        """A SEG series was stored a moment ago: read it now. Returns what became of it. Raises `HTTPException` 503."""
+        self.refresh()
+        if series_uid not in self.index.segs:
+            return []
+        return self.take_new_segs()
+
+    def submit_seg(self, seg: Dataset) -> list[Outcome]:
+        """Take a SEG as a submission for each case that it speaks of. One that was seen before changes nothing."""
+        header = seg_header(seg)
+        with self._reading:
+            if header.sop in {row.sop.partition(" ")[0] for row in self._journal.segs()}:
+                return []
+            try:
+                outcomes = self._take(seg, header)
+            except CaseError as e:
+                outcomes = [Outcome(header.sop, header.image_series, taken=False, reason=str(e))]
+            for outcome in outcomes:
+                status = "taken" if outcome.taken else "refused"
+                row = SegRow(header.sop, header.series, outcome.image, status, outcome.reason, time.time())
+                self._journal.put_seg(row)
+                log = logger.info if outcome.taken else logger.warning
+                log("SEG %s for %s was %s %s", header.sop, outcome.image, status, outcome.reason)
+            return outcomes
+
+    def _take(self, seg: Dataset, header: SegHeader) -> list[Outcome]:
+        if header.image_series not in self.index.images:
+            raise CaseError(
+                f"SEG {header.sop}",
+                f"expected it to refer to a listed series, but got {header.image_series or 'none'}; store the images first",
+            )
+        with self.answering():
+            cases = self.index.cases_of(header.image_series)
+        readings = [(case, read_seg(seg, case.grid, self._labels)) for case in cases]
+        addressed = [(case, reading) for case, reading in readings if reading.addressed]
+        if not addressed:
+            raise CaseError(
+                f"SEG {header.sop}", "expected a frame on one of its images, but there is none; draw it again"
+            )
+        for case, reading in addressed:
+            self._keep_reading(case, reading, header)
+        return [Outcome(header.sop, case.id, taken=True) for case, _ in addressed]
+
+    def _keep_reading(self, case: CaseOfSeries, reading: SegReading, header: SegHeader) -> None:
+        info = {"client_id": header.creator or "pacs", "source": "pacs", "SOPInstanceUID": header.sop}
+        with tempfile.TemporaryDirectory(prefix="loco-seg-") as folder:
+            file = Path(folder) / ("label.png" if case.picture else "label.nii.gz")
+            if case.picture:
+                Image.fromarray(np.ascontiguousarray(reading.classes[:, :, 0].T)).save(file)
+            else:
+                nib.save(nib.Nifti1Image(reading.classes, case.grid.affine()), file)
+            self.keep_label(case.id, file, FINAL, reading.found, info)
+
+    def _store(self, row: SegRow) -> None:
+        case, file = self.case(row.image), self.get_label_uri(row.image, FINAL)
+        if file:
+            info = self.get_label_info(row.image, FINAL)
+            version = str(info.get("model_version") or "")
+            author = Author(str(info.get("client_id") or ""), int(version) if version.isdigit() else None)
+            classes = read_label(file).array[0].numpy().astype(np.uint8).reshape(case.grid.shape)
+            with self.answering():
+                source = self.index.headers(case.series)[0]
+                seg = write_seg(classes, case.grid, source, self._labels, author, datetime.now())
+                sop, series = str(seg.SOPInstanceUID), str(seg.SeriesInstanceUID)
+                # known as ours before it can be noticed
+                self._journal.put_seg(SegRow(sop, series, row.image, "own", "", time.time()))
+                try:
+                    self.client.store_instances([seg])
+                except RequestException:
+                    self._journal.drop_seg(sop)
+                    raise
+        self._journal.drop_seg(row.sop)
+
+
+class SegWatcher:
+    """A thread that asks the PACS for new images and SEGs every few seconds."""
+
+    def __init__(self, studies: PacsWithSegs, every_s: float) -> None:
+        self._studies, self._every = studies, every_s
+        self._stop = threading.Event()
+        self._silent = False
+
+    def start(self) -> None:
+        """Begin."""
+        threading.Thread(target=self._watch, name="loco-pacs", daemon=True).start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+
+    def look(self) -> None:
+        """Ask once; a PACS that does not answer is said once until it does again."""
+        try:
+            with self._studies.answering():
+                self._studies.index.refresh(remember=True)
+            self._studies.store_pending()
+            self._studies.take_new_segs()
+            self._silent = False
+        except HTTPException as e:
+            if not self._silent:
+                logger.warning("%s", e.detail)
+            self._silent = True
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                self.look()
+            except Exception:
+                logger.exception("Could not look for new segmentations; trying again")
+            if self._stop.wait(self._every):
+                return

@@ -1,0 +1,266 @@
+// LoCo's panel in OHIF's MONAI Label mode: run, correct, submit, next, skip, and the training as it goes on.
+import * as server from './server.js';
+import * as viewer from './viewer.js';
+
+const MODE = '/ohif/monai-label';
+const WAIT_MS = 500;
+const POLL_MS = 3000;
+const TOOLS = { brush: 'CircularBrush', eraser: 'CircularEraser', window: 'WindowLevel' };
+const MARKUP = `
+  <h2>LoCo <span data-loco="state">connecting ...</span></h2>
+  <p data-loco="message" role="status"></p>
+  <section>
+    <p><b data-loco="image"></b></p>
+    <p data-loco="reason"></p>
+    <div><button data-loco="run">Run model</button></div>
+  </section>
+  <section>
+    <div class="loco-classes" data-loco="classes"></div>
+    <div>
+      <button data-loco="brush">Brush</button><button data-loco="eraser">Eraser</button><button data-loco="window">Contrast</button>
+    </div>
+    <label>Size <input data-loco="size" type="range" min="1" max="40" value="8"></label>
+  </section>
+  <section>
+    <div><button data-loco="submit" class="loco-main">Submit</button><button data-loco="next">Next Sample</button></div>
+    <div data-loco="skipping"><select data-loco="why"></select><button data-loco="skip">Skip</button></div>
+    <label>You are <input data-loco="client" type="text" autocomplete="off"></label>
+  </section>
+  <section>
+    <p data-loco="model"></p>
+    <progress data-loco="progress" max="1" value="0"></progress>
+    <p data-loco="training"></p>
+    <div><button data-loco="train">Update Model</button><button data-loco="stop">Stop</button></div>
+  </section>`;
+
+class Panel {
+  constructor(root) {
+    this.root = root;
+    root.innerHTML = MARKUP;
+    this.part('client').value = clientName();
+    this.part('client').addEventListener('change', e => localStorage.setItem('loco-client', e.target.value.trim()));
+    this.part('size').addEventListener('input', () => this.resize());
+    const actions = {
+      run: () => this.run(), submit: () => this.submit(), next: () => this.next(), skip: () => this.skip(),
+      train: () => this.train(), stop: () => this.stop(),
+      brush: () => this.use('brush'), eraser: () => this.use('eraser'), window: () => this.use('window'),
+    };
+    for (const [name, action] of Object.entries(actions)) {
+      this.part(name).addEventListener('click', () => this.perform(action));
+    }
+    this.perform(() => this.open());
+    this.poll();
+  }
+
+  part(name) {
+    return this.root.querySelector(`[data-loco="${name}"]`);
+  }
+
+  say(sentence, kind = '') {
+    const message = this.part('message');
+    message.textContent = sentence;
+    message.dataset.kind = kind;
+  }
+
+  // Run one action; while it lasts no other one begins, and what goes wrong is said in the panel.
+  async perform(action) {
+    const buttons = this.root.querySelectorAll('button');
+    buttons.forEach(button => (button.disabled = true));
+    try {
+      await action();
+    } catch (error) {
+      this.say(error.message, 'error');
+    } finally {
+      buttons.forEach(button => (button.disabled = false));
+    }
+  }
+
+  // Wait for the image, then lay an empty label map over it.
+  async open() {
+    this.info = await server.info();
+    this.labels = this.info.labels;
+    this.showReasons(await server.skipReasons().catch(() => []));
+    this.part('state').textContent = 'connected';
+    while (!(this.view = viewer.shown())) {
+      viewer.showPictures();
+      await new Promise(done => setTimeout(done, WAIT_MS));
+    }
+    await viewer.prepare(this.view, this.labels);
+    await this.look();
+    this.showClasses();
+    this.use('brush');
+    this.root.dataset.ready = 'true';
+  }
+
+  // Which image of the server is looked at: in a series of pictures it changes from picture to picture.
+  async look() {
+    const { instance } = viewer.current(this.view);
+    if (instance !== this.instance) {
+      this.image = (await server.imageOf(this.view.set.SeriesInstanceUID, instance)).image;
+      this.instance = instance;
+      this.part('image').textContent = this.image;
+      this.part('reason').textContent = reasonFor(this.image);
+    }
+  }
+
+  showClasses() {
+    const entries = Object.entries(this.labels).map(([label, index], i) => {
+      const choice = document.createElement('label');
+      choice.innerHTML = '<input type="radio" name="loco-class"><span></span>';
+      choice.querySelector('span').textContent = label;
+      const input = choice.querySelector('input');
+      input.checked = i === 0;
+      input.addEventListener('change', () => viewer.activateSegment(index));
+      return choice;
+    });
+    this.part('classes').replaceChildren(...entries);
+  }
+
+  // A server that knows no reasons cannot pass an image by either.
+  showReasons(reasons) {
+    this.part('skipping').hidden = !reasons.length;
+    this.part('why').replaceChildren(
+      ...reasons.map(({ reason, meaning }) => Object.assign(new Option(reason), { title: meaning }))
+    );
+  }
+
+  use(tool) {
+    viewer.useTool(TOOLS[tool], this.view.viewports);
+    Object.keys(TOOLS).forEach(t => this.part(t).classList.toggle('loco-on', t === tool));
+    this.resize();
+  }
+
+  resize() {
+    viewer.setBrushSize(Number(this.part('size').value), this.view.viewports);
+  }
+
+  async run() {
+    await this.look();
+    this.say('The model is looking at the image ...');
+    viewer.showMask(await server.infer(this.model(), this.image), this.view);
+    this.say('This is what the model sees. Correct it, then submit.', 'good');
+  }
+
+  async submit() {
+    await this.look();
+    const { file, empty } = await viewer.labelFile(this.view);
+    if (empty && !window.confirm('Nothing is labelled. Submit the image as one without any of the classes?')) {
+      return;
+    }
+    this.say('Submitting ...');
+    await server.submit(this.image, file, this.labels, this.client());
+    this.say('The label was submitted. Thank you.', 'good');
+    await this.refresh();
+  }
+
+  async next() {
+    const found = await server.next('low_contrast', this.client());
+    if (!found.id) {
+      this.say('Every image has a label or is being labelled by somebody else. Nothing is left.', 'good');
+      return;
+    }
+    if (!found.StudyInstanceUID) {
+      throw new Error(`${found.id} was chosen, but the server does not say in which study it is; open it by hand.`);
+    }
+    sessionStorage.setItem('loco-reason', JSON.stringify({ image: found.id, reason: found.reason || '' }));
+    const place = new URLSearchParams({ StudyInstanceUIDs: found.StudyInstanceUID });
+    for (const [name, value] of [['SeriesInstanceUIDs', found.SeriesInstanceUID], ['initialSOPInstanceUID', found.SOPInstanceUID]]) {
+      if (value) {
+        place.set(name, value);
+      }
+    }
+    window.location.assign(`${MODE}?${place}`);
+  }
+
+  async skip() {
+    await this.look();
+    await server.skip(this.image, this.client(), this.part('why').value);
+    await this.next();
+  }
+
+  async train() {
+    await server.train(this.model());
+    this.say('The training was started.', 'good');
+    await this.refresh();
+  }
+
+  async stop() {
+    await server.stop();
+    this.say('The training was stopped. What it has learnt so far is kept; Update Model goes on with it.', 'good');
+    await this.refresh();
+  }
+
+  model() {
+    return Object.keys(this.info.trainers)[0];
+  }
+
+  client() {
+    return this.part('client').value.trim();
+  }
+
+  async poll() {
+    while (this.root.isConnected) {
+      await new Promise(done => setTimeout(done, POLL_MS));
+      await this.refresh().catch(error => (this.part('state').textContent = error.message));
+    }
+  }
+
+  // Labels and training as they are now.
+  async refresh() {
+    this.info = await server.info();
+    this.part('state').textContent = 'connected';
+    const { total, completed } = this.info.datastore;
+    const stats = this.info.train_stats[this.model()] || {};
+    const words = [`${completed} of ${total} images labelled`];
+    if (stats.version) {
+      words.push(`model version ${stats.version}`);
+    }
+    if (stats.best_metric) {
+      words.push(`Dice ${Number(stats.best_metric).toFixed(2)}`);
+    }
+    this.part('model').textContent = words.join(', ');
+    this.part('progress').value = stats.total_epochs ? (stats.epoch || 0) / stats.total_epochs : 0;
+    const epochs = stats.total_epochs ? `epoch ${stats.epoch || 0} of ${stats.total_epochs}` : '';
+    this.part('training').textContent = [stats.status || 'no training yet', epochs].filter(Boolean).join(': ');
+  }
+}
+
+function clientName() {
+  const known = localStorage.getItem('loco-client') || `annotator-${crypto.getRandomValues(new Uint16Array(1))[0]}`;
+  localStorage.setItem('loco-client', known);
+  return known;
+}
+
+// Why this image was chosen, if it was.
+function reasonFor(image) {
+  const chosen = JSON.parse(sessionStorage.getItem('loco-reason') || '{}');
+  return chosen.image === image && chosen.reason ? `Chosen because: ${chosen.reason}` : '';
+}
+
+// The study list blocks the mode for everything but CT and MR; here it works for every study.
+function offerMode() {
+  for (const blocked of document.querySelectorAll('a.cursor-not-allowed[href*="/monai-label?"]:not([hidden])')) {
+    const own = document.createElement('a');
+    own.className = 'loco-open';
+    own.href = blocked.href;
+    own.textContent = 'Annotate with LoCo';
+    blocked.hidden = true;
+    blocked.after(own);
+  }
+}
+
+// MONAI Label's own panel of this build cannot submit and knows other models; ours takes its place.
+function mount() {
+  const stock = document.querySelector('.monaiLabelPanel');
+  if (stock && !document.querySelector('.loco-panel')) {
+    const root = document.createElement('div');
+    root.className = 'loco-panel';
+    stock.before(root);
+    new Panel(root);
+  }
+}
+
+new MutationObserver(() => {
+  offerMode();
+  mount();
+}).observe(document.documentElement, { childList: true, subtree: true });

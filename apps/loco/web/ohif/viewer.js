@@ -1,0 +1,142 @@
+// OHIF through its own services: what is shown, the label map over it, and the tools that change it.
+import { parse, reordered, write, writePicture } from './nrrd.js';
+
+const ID = 'loco';
+const NO_IMAGES = new Set(['SEG', 'SR', 'PR', 'RTSTRUCT', 'KO', 'DOC']);
+const COLOURS = [
+  [230, 80, 60, 255], [60, 160, 230, 255], [90, 200, 90, 255], [240, 190, 50, 255],
+  [180, 100, 220, 255], [70, 210, 200, 255], [240, 130, 180, 255], [160, 140, 100, 255],
+];
+
+const services = () => window.services;
+
+// The series in the active viewport, or the first that is shown, with the viewports that show it; null until it is there.
+export function shown() {
+  const { viewportGridService, displaySetService, cornerstoneViewportService } = services();
+  const { viewports, activeViewportId } = viewportGridService.getState();
+  const ids = [activeViewportId, ...viewports.keys()];
+  for (const id of ids) {
+    const uid = viewports.get(id)?.displaySetInstanceUIDs?.[0];
+    const set = uid && displaySetService.getDisplaySetByUID(uid);
+    if (set?.imageIds?.length && !NO_IMAGES.has(set.Modality)) {
+      const showing = [...viewports.keys()].filter(
+        v => viewports.get(v).displaySetInstanceUIDs?.[0] === uid && cornerstoneViewportService.getCornerstoneViewport(v)
+      );
+      return showing.length ? { set, viewports: showing } : null;
+    }
+  }
+  return null;
+}
+
+// The mode shows volumes in three planes. When no series of the study is a volume, show the first one as it is.
+export function showPictures() {
+  const { displaySetService, viewportGridService } = services();
+  const images = displaySetService.getActiveDisplaySets().filter(set => !NO_IMAGES.has(set.Modality));
+  const empty = [...viewportGridService.getState().viewports.values()].every(v => !v.displaySetInstanceUIDs?.length);
+  if (images.length && empty && !images.some(set => set.isReconstructable)) {
+    window.commandsManager.runCommand('setHangingProtocol', { protocolId: 'default', stageIndex: 0 });
+  }
+}
+
+// The picture that is looked at: its place in the series, and its SOPInstanceUID (with `_frame` in a film).
+export function current({ set, viewports }) {
+  const viewport = services().cornerstoneViewportService.getCornerstoneViewport(viewports[0]);
+  const place = Math.max(0, set.imageIds.indexOf(viewport.getCurrentImageId?.()));
+  const instance = window.cornerstone.metaData.get('instance', set.imageIds[place]) || set.instances[0];
+  const frame = set.imageIds[place].match(/\/frames\/(\d+)/)?.[1];
+  const film = Number(instance.NumberOfFrames) > 1;
+  return { place, instance: film ? `${instance.SOPInstanceUID}_${frame}` : instance.SOPInstanceUID };
+}
+
+// An empty label map with one segment per class over a series, in each viewport that shows it; kept when it is there.
+export async function prepare({ set, viewports }, labels) {
+  const { segmentationService } = services();
+  if (!segmentationService.getSegmentation(ID)) {
+    const segments = Object.fromEntries(
+      Object.entries(labels).map(([label, index], i) => [index, { segmentIndex: index, label, active: i === 0 }])
+    );
+    await segmentationService.createLabelmapForDisplaySet(set, { segmentationId: ID, label: 'LoCo', segments });
+  }
+  for (const viewport of viewports) {
+    if (!segmentationService.getSegmentationRepresentations(viewport, { segmentationId: ID }).length) {
+      await segmentationService.addSegmentationRepresentation(viewport, { segmentationId: ID, type: 'Labelmap' });
+      Object.values(labels).forEach((index, i) =>
+        segmentationService.setSegmentColor(viewport, ID, index, COLOURS[i % COLOURS.length])
+      );
+    }
+  }
+  segmentationService.setActiveSegment(ID, Object.values(labels)[0]);
+}
+
+// The label map that is shown: { data, grid } of a volume, { data, width, height } of a picture.
+function labelmap(view) {
+  const { segmentationService } = services();
+  const segmentation = segmentationService.getSegmentation(ID);
+  if (!segmentation) {
+    throw new Error('No image is open yet; open a study first.');
+  }
+  const volume = segmentationService.getLabelmapVolume(ID);
+  if (volume) {
+    const { dimensions, origin, spacing, direction } = volume;
+    const axes = [0, 1, 2].map(a => [0, 1, 2].map(i => direction[3 * a + i] * spacing[a]));
+    return { volume, data: volume.voxelManager.getCompleteScalarDataArray(), grid: { dimensions, origin: [...origin], axes } };
+  }
+  const { imageIds } = segmentation.representationData.Labelmap;
+  const image = window.cornerstone.cache.getImage(imageIds[current(view).place]);
+  return { image, data: image.voxelManager.getScalarData(), width: image.columns, height: image.rows };
+}
+
+// Show a mask of the server (NRRD).
+export function showMask(buffer, view) {
+  const mask = parse(buffer);
+  const map = labelmap(view);
+  if (mask.data.length !== map.data.length) {
+    throw new Error(`The mask has ${mask.data.length} voxels, the image ${map.data.length}; open the image again.`);
+  }
+  if (map.volume) {
+    map.volume.voxelManager.setCompleteScalarDataArray(reordered(mask.data, mask.grid, map.grid));
+  } else {
+    map.data.set(mask.data);
+  }
+  changed();
+}
+
+// The label map as a file for the server, and whether nothing is labelled.
+export async function labelFile(view) {
+  const map = labelmap(view);
+  const data = Uint8Array.from(map.data);
+  const file = map.volume ? write(data, map.grid) : await writePicture(data, map.width, map.height);
+  return { file, empty: !data.some(v => v) };
+}
+
+function changed() {
+  const { Enums } = window.cornerstoneTools;
+  const detail = { segmentationId: ID };
+  window.cornerstone.triggerEvent(window.cornerstone.eventTarget, Enums.Events.SEGMENTATION_DATA_MODIFIED, detail);
+}
+
+export function activateSegment(index) {
+  services().segmentationService.setActiveSegment(ID, index);
+}
+
+// Let the left mouse button use a tool, by its name in OHIF's tool groups.
+export function useTool(name, viewports) {
+  for (const group of groupsOf(viewports)) {
+    const before = group.getActivePrimaryMouseButtonTool();
+    if (before && before !== name) {
+      group.setToolPassive(before, { removeAllBindings: [{ mouseButton: 1 }] });
+    }
+    group.setToolActive(name, { bindings: [{ mouseButton: 1 }] });
+  }
+}
+
+// Radius of brush and eraser, mm (pixels of a picture).
+export function setBrushSize(radius, viewports) {
+  const { setBrushSizeForToolGroup } = window.cornerstoneTools.utilities.segmentation;
+  groupsOf(viewports).forEach(group => setBrushSizeForToolGroup(group.id, radius));
+}
+
+function groupsOf(viewports) {
+  const { toolGroupService } = services();
+  return new Set(viewports.map(v => toolGroupService.getToolGroupForViewport(v)).filter(Boolean));
+}

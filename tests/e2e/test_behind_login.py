@@ -1,0 +1,97 @@
+"""The real server with MONAI Label's login switched on: nothing answers without a token, everything with the right one."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+from realm import open_realm, token
+from server import Server
+from studies import write_frames
+
+OPEN = {"/auth/", "/auth/token", "/loco/login", "/loco/health", "/favicon.ico"}
+
+
+@pytest.fixture(scope="module")
+def realm():
+    server = open_realm()
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, realm):
+    root = tmp_path_factory.mktemp("login")
+    write_frames(root / "studies", root / "truth", 2)
+    environment = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": realm.url}
+    server = Server(
+        root / "studies", root / "server.log", environment=environment, labels="lesion", auto_retrain="false"
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+def bearer(realm, *roles):
+    return {"Authorization": f"Bearer {token(realm, realm_access={'roles': list(roles)})}"}
+
+
+def addresses(server, realm):
+    """Every operation of the document, and what the document leaves out."""
+    document = server.get("/openapi.json", headers=bearer(realm, "monailabel-admin")).json()
+    listed = [(method.upper(), path) for path, item in document["paths"].items() for method in item]
+    hidden = [
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/static/favicon.ico",
+        "/ohif/",
+        "/proxy/dicom/qido/studies",
+        "/train/",
+        "/loco/",
+    ]
+    return [*listed, *(("GET", path) for path in hidden), ("POST", "/reload"), ("DELETE", "/model/frame")]
+
+
+def test_every_address_asks_for_a_token(server, realm):
+    operations = addresses(server, realm)
+    assert len(operations) > 35
+    for method, path in operations:
+        url = server.url + path.replace("{", "").replace("}", "")
+        status = requests.request(method, url, timeout=30, allow_redirects=False).status_code
+        assert status == 401 or path in OPEN, f"{method} {path} answered {status}"
+
+
+def test_an_annotator_annotates_and_does_not_administrate(server, realm):
+    annotator = bearer(realm, "monailabel-annotator")
+    assert server.get("/info/", headers=annotator).status_code == 200
+    picked = server.post("/activelearning/random", json={}, headers=annotator).json()["id"]
+    label = server.studies.parent / "truth" / f"{picked}.png"
+    url = f"{server.url}/datastore/label?image={picked}"
+    assert requests.put(url, files={"label": label.open("rb")}, headers=annotator, timeout=60).status_code == 200
+    (version,) = server.get("/loco/labels", params={"image": picked}, headers=annotator).json()
+    assert version["client"] == "ann", "the name comes from the token"
+    assert server.get(f"/loco/labels/{version['id']}/file", headers=annotator).content == label.read_bytes()
+    assert (
+        requests.put(url, files={"label": label.open("rb")}, headers=bearer(realm, "monailabel-user")).status_code
+        == 403
+    )
+    assert server.post("/train/frame", json={}, headers=annotator).status_code == 403
+    assert requests.put(f"{server.url}/model/frame", files={"file": b"x"}, headers=annotator).status_code == 403
+    assert (
+        requests.put(
+            f"{server.url}/model/frame", files={"file": b"x"}, headers=bearer(realm, "monailabel-admin")
+        ).status_code
+        == 400
+    )
+
+
+def test_a_browser_logs_in_and_sees_ohif(server, realm):
+    realm.token = token(realm)
+    browser = requests.Session()
+    asked = browser.get(f"{server.url}/ohif/", headers={"Accept": "text/html"})
+    assert "<h1>Log in</h1>" in asked.text
+    form = {"username": "ann", "password": "right", "next": "/ohif/"}
+    page = browser.post(f"{server.url}/loco/login", data=form)
+    assert (page.status_code, page.url) == (200, f"{server.url}/ohif/")
+    assert "OHIF" in page.text
+    assert browser.get(f"{server.url}/info/").status_code == 200

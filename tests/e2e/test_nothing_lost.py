@@ -1,0 +1,36 @@
+"""A server is killed, its list of studies is broken, its label files come to harm; then it starts again."""
+
+from __future__ import annotations
+
+from server import Server
+from studies import write_frames
+
+
+def test_what_was_answered_is_there_after_everything_went_wrong(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 4)
+    truth = {image: (tmp_path / "truth" / f"{image}.png") for image in ids}
+    server = Server(tmp_path / "studies", tmp_path / "server.log", labels="lesion", auto_retrain="false")
+    try:
+        server.start()
+        server.post("/activelearning/random", json={"client_id": "ann"}).raise_for_status()
+        for image in ids[:3]:
+            assert server.submit(image, truth[image], client_id="ann").status_code == 200
+        server.stop(kill=True)
+        labels = tmp_path / "studies/labels/final"
+        (tmp_path / "studies/datastore_v2.json").write_text('{"objects": {"frame_000": {"ima')
+        (labels / f"{ids[0]}.png").unlink()
+        (labels / f"{ids[1]}.png").write_bytes(truth[ids[1]].read_bytes()[:40])
+        server.start()
+        assert server.get("/info/").json()["datastore"]["completed"] == 3
+        for image in ids[:3]:
+            assert (labels / f"{image}.png").read_bytes() == truth[image].read_bytes()
+            (version,) = server.get("/loco/labels", params={"image": image}).json()
+            assert (version["client"], version["removed"], version["kept"]) == ("ann", None, True)
+        assert server.post("/activelearning/random", json={"client_id": "bob"}).json()["id"] == ids[3]
+        health = server.get("/loco/health").json()
+        assert (health["status"], health["labelled"]) == ("ok", 3)
+        log = server.log.read_text()
+        assert "2 label files were missing or not whole and were brought back" in log
+        assert '"what": "submitted"' in log
+    finally:
+        server.stop()

@@ -1,0 +1,162 @@
+import io
+from datetime import datetime
+
+import numpy as np
+import pydicom
+import pytest
+from dicom import as_jpeg, picture_series, volume_series
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from requests_toolbelt.multipart.decoder import MultipartDecoder
+
+from lib.server.conversion import ImageCache
+from lib.server.dicomfolder import FolderClient, holds_dicom
+from lib.server.dicomseg import Author, write_seg
+from lib.server.dicomweb import dicomweb_router
+from lib.server.seginbox import PacsWithSegs
+from lib.server.series import cases_of
+from lib.store.journal import Journal
+
+RNG = np.random.default_rng(0)
+VOLUME = RNG.integers(-50, 900, (7, 5, 4)).astype(np.int16)
+PICTURE = RNG.integers(0, 255, (16, 24, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two studies in nested folders under names of no meaning, among files that are no DICOM."""
+    root = tmp_path / "studies"
+    (root / "a b" / "deep").mkdir(parents=True)
+    volume, (picture,) = volume_series(VOLUME, patient="P1"), picture_series("ES", [PICTURE], patient="P2")
+    for number, ds in enumerate(volume):
+        pydicom.dcmwrite(root / "a b" / "deep" / f"{9 - number}", ds, write_like_original=False)
+    pydicom.dcmwrite(root / "x.IMA", as_jpeg(picture), write_like_original=False)
+    (root / "notes.txt").write_text("no study")
+    return root, volume, picture
+
+
+@pytest.fixture
+def client(folder):
+    source = FolderClient(folder[0])
+    app = FastAPI()
+    app.include_router(dicomweb_router(source.catalogue, lambda ds: source.store_instances([ds])))
+    return TestClient(app)
+
+
+def parts(answer):
+    return MultipartDecoder(answer.content, answer.headers["content-type"]).parts
+
+
+def place(ds):
+    return f"/proxy/dicom/wado/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}"
+
+
+def related(*datasets):
+    body = b""
+    for ds in datasets:
+        with io.BytesIO() as out:
+            pydicom.dcmwrite(out, ds, write_like_original=False)
+            body += b"--b\r\nContent-Type: application/dicom\r\n\r\n" + out.getvalue() + b"\r\n"
+    return {
+        "content": body + b"--b--\r\n",
+        "headers": {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'},
+    }
+
+
+def segmentation(volume):
+    (case,), _ = cases_of(volume[0].SeriesInstanceUID, volume)
+    classes = (VOLUME > 700).astype(np.uint8)
+    return write_seg(classes, case.grid, volume[0], {"lesion": 1}, Author("ann"), datetime(2024, 1, 2)), classes
+
+
+def test_studies_of_any_nesting_are_listed_and_filtered(client, folder):
+    rows = client.get("/proxy/dicom/qido/studies").json()
+    assert [(r["00100020"]["Value"], r["00080061"]["Value"], r["00201208"]["Value"]) for r in rows] == [
+        (["P1"], ["MR"], [4]), (["P2"], ["ES"], [1]),
+    ]  # fmt: skip
+    (row,) = client.get("/proxy/dicom/qido/studies", params={"PatientID": "P2"}).json()
+    assert row["0020000D"]["Value"] == [folder[2].StudyInstanceUID]
+    (series,) = client.get(f"/proxy/dicom/qido/studies/{folder[1][0].StudyInstanceUID}/series").json()
+    assert series["00201209"]["Value"] == [4]
+    assert len(client.get("/proxy/dicom/qido/instances").json()) == 5
+    assert client.get("/proxy/dicom/qido/studies", params={"limit": "x"}).status_code == 400
+
+
+def test_metadata_has_the_place_of_each_slice_and_no_pixels(client, folder):
+    _, volume, _ = folder
+    found = client.get(place(volume[0]) + "/metadata").json()
+    assert [m["00200032"]["Value"] for m in found] == [list(ds.ImagePositionPatient) for ds in volume]
+    assert all("7FE00010" not in m and m["00083002"]["Value"] == ["1.2.840.10008.1.2.1"] for m in found)
+
+
+def test_frames_are_the_pixels_as_stored(client, folder):
+    _, volume, picture = folder
+    answer = client.get(f"{place(volume[2])}/instances/{volume[2].SOPInstanceUID}/frames/1")
+    assert np.frombuffer(parts(answer)[0].content, np.int16).reshape(5, 7).T.tolist() == VOLUME[:, :, 2].tolist()
+    answer = client.get(f"{place(picture)}/instances/{picture.SOPInstanceUID}/frames/1")
+    (part,) = parts(answer)
+    assert part.content.startswith(b"\xff\xd8")
+    assert part.headers[b"Content-Type"] == b"application/octet-stream; transfer-syntax=1.2.840.10008.1.2.4.50"
+    assert client.get(f"{place(picture)}/instances/{picture.SOPInstanceUID}/frames/2").status_code == 404
+
+
+def test_whole_instances_come_as_files(client, folder):
+    _, volume, _ = folder
+    (part,) = parts(client.get(f"{place(volume[1])}/instances/{volume[1].SOPInstanceUID}"))
+    assert pydicom.dcmread(io.BytesIO(part.content)).SOPInstanceUID == volume[1].SOPInstanceUID
+    assert len(parts(client.get(place(volume[0])))) == 4
+    assert client.get("/proxy/dicom/wado/studies/1/series/2/metadata").status_code == 404
+    assert client.get(place(volume[0]) + "/rendered").status_code == 404
+
+
+def test_segmentations_are_stored_beside_the_originals_and_served(client, folder):
+    root, volume, _ = folder
+    before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    seg, _ = segmentation(volume)
+    answer = client.post("/proxy/dicom/wado/studies", **related(seg))
+    assert answer.status_code == 200
+    assert answer.json()[0]["00081199"]["Value"][0]["00081155"]["Value"] == [seg.SOPInstanceUID]
+    rows = client.get("/proxy/dicom/qido/studies", params={"PatientID": "P1"}).json()
+    assert rows[0]["00080061"]["Value"] == ["MR", "SEG"]
+    assert {p: p.read_bytes() for p in before} == before
+    new = [p for p in root.rglob("*.dcm") if p not in before]
+    assert [p.parent.relative_to(root).as_posix() for p in new] == [".loco/segmentations"]
+
+
+def test_images_are_not_added_to_the_studies(client, folder):
+    answer = client.post("/proxy/dicom/stow/studies", **related(folder[2]))
+    assert answer.status_code == 409
+    assert answer.json()[0]["00081198"]["Value"][0]["00081197"]["Value"] == [0x0122]
+    assert (
+        client.post("/proxy/dicom/stow/studies", content=b"x", headers={"Content-Type": "text/plain"}).status_code
+        == 400
+    )
+    assert client.post("/proxy/dicom/wado/studies/1/series").status_code == 405
+
+
+def test_a_folder_of_dicom_is_told_from_one_of_pictures(folder, tmp_path):
+    root, _, _ = folder
+    assert holds_dicom(root)
+    (root / "frame.png").write_bytes(b"")
+    assert not holds_dicom(root)
+    assert not holds_dicom(tmp_path / "nowhere")
+
+
+def test_a_folder_of_dicom_is_studies_like_a_pacs(folder, tmp_path):
+    root, volume, picture = folder
+    state = root / ".loco"
+    studies = PacsWithSegs(
+        FolderClient(root), str(root), Journal(root / "j.sqlite"), state, ImageCache(tmp_path / "c", 10**8)
+    )
+    studies.attach({"lesion": 1}, "(.*)")
+    uid = volume[0].SeriesInstanceUID
+    assert studies.list_images() == sorted([uid, picture.SOPInstanceUID])
+    assert studies.get_image_info(uid)["StudyInstanceUID"] == volume[0].StudyInstanceUID
+    assert studies.get_image_uri(uid).endswith(".nii.gz")
+    seg, classes = segmentation(volume)
+    studies.client.store_instances([seg])
+    (outcome,) = studies.seg_stored(str(seg.SeriesInstanceUID))
+    assert outcome.taken
+    from lib.core.images import read_label
+
+    np.testing.assert_array_equal(read_label(studies.get_label_uri(uid, "final")).array[0], classes)

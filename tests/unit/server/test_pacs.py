@@ -1,0 +1,242 @@
+"""Studies and SEGs of a DICOMweb server, here a folder behind the same interface: no network, no second process."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dicom import as_jpeg, film, instance, picture_series, volume_series
+from dicomweb_client.file import DICOMfileClient
+from fastapi import HTTPException
+from pydicom import dcmwrite
+from requests import ConnectionError as NoConnection
+
+from lib.core.images import read_image
+from lib.server.conversion import ImageCache
+from lib.server.dicomseg import Author, write_seg
+from lib.server.seginbox import PacsWithSegs, SegWatcher
+from lib.server.series import cases_of
+from lib.store.journal import Journal
+
+LABELS = {"lesion": 1}
+SHAPE = (9, 7, 4)
+
+
+class FileServer(DICOMfileClient):
+    """A folder of DICOM files as a server that can be switched off; stored instances are kept apart."""
+
+    down = False
+    asked = 0
+
+    def search_for_series(self, fields=None, get_remaining=False, **kwargs):
+        self._answer()
+        return super().search_for_series(fields=fields, **kwargs)
+
+    def retrieve_series_metadata(self, *args):
+        self._answer()
+        return super().retrieve_series_metadata(*args)
+
+    def iter_series(self, *args, **kwargs):
+        self._answer()
+        return super().iter_series(*args, **kwargs)
+
+    def retrieve_instance(self, *args, **kwargs):
+        self._answer()
+        return super().retrieve_instance(*args, **kwargs)
+
+    def store_instances(self, datasets, study_instance_uid=None):
+        self._answer()
+        return super().store_instances(datasets, study_instance_uid)
+
+    def _answer(self):
+        self.asked += 1
+        if self.down:
+            raise NoConnection("refused")
+
+
+def pacs(tmp_path: Path, instances: list, limit: int = 10**9, **kwargs) -> PacsWithSegs:
+    for n, ds in enumerate(instances):
+        (tmp_path / "dicom").mkdir(exist_ok=True)
+        dcmwrite(tmp_path / f"dicom/{n}.dcm", ds, write_like_original=False)
+    client = FileServer(f"file://{tmp_path}/dicom", update_db=True, in_memory=True)
+    cache = ImageCache(tmp_path / "cache", limit)
+    store = PacsWithSegs(client, "the test", Journal(tmp_path / "loco.sqlite"), tmp_path / "state", cache, **kwargs)
+    store.attach(LABELS, "^(x)")
+    return store
+
+
+def array(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-500, 1500, SHAPE).astype(np.int16)
+
+
+def drawn(seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).random(SHAPE) > 0.7).astype(np.uint8)
+
+
+def uid(headers: list) -> str:
+    return str(headers[0].SeriesInstanceUID)
+
+
+def seg_of(headers: list, classes: np.ndarray, labels=LABELS, when: int = 0):
+    case = cases_of(uid(headers), headers)[0][0]
+    return write_seg(classes, case.grid, headers[0], labels, Author("x"), datetime(2024, 1, 1, 0, 0, when))
+
+
+def test_what_is_derived_is_not_listed_and_modalities_can_be_chosen(tmp_path):
+    mr, ct = volume_series(array()), volume_series(array(1), modality="CT", patient="P2")
+    picture = picture_series("OT", [np.zeros((6, 8, 3), np.uint8)])
+    report = instance("SR", "1.2.840.10008.5.1.4.1.1.88.11", mr[0].StudyInstanceUID, "1.2.3.4")
+    store = pacs(tmp_path, [*mr, *ct, *picture, report, seg_of(mr, drawn())])
+    assert store.list_images() == sorted([uid(mr), uid(ct), str(picture[0].SOPInstanceUID)])
+    assert store.get_image_info(uid(ct))["PatientID"] == "P2"
+    assert set(pacs(tmp_path, [], modalities={"CT", "OT"}).list_images()) == {uid(ct), str(picture[0].SOPInstanceUID)}
+
+
+def test_volumes_are_converted_once_on_the_grid_of_their_planes(tmp_path):
+    headers = volume_series(array(), reverse=True)
+    store = pacs(tmp_path, headers)
+    path = store.get_image_uri(uid(headers))
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), array())
+    asked = store.client.asked
+    assert store.get_image_uri(uid(headers)) == path
+    assert store.client.asked == asked
+    assert store.get_image_info(uid(headers))["path"] == path
+
+
+def test_pictures_keep_every_pixel(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 4096, (6, 8)).astype(np.uint16)
+    frames = np.random.default_rng(1).integers(0, 256, (3, 6, 8)).astype(np.uint8)
+    colour = np.random.default_rng(2).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    cr, us, es = picture_series("CR", [grey]), film(frames), picture_series("ES", [colour])
+    inverted = picture_series("CR", [grey])
+    inverted[0].PhotometricInterpretation = "MONOCHROME1"
+    store = pacs(tmp_path, [*cr, us, *es, *inverted])
+
+    def pixels(image_id):
+        return read_image(store.get_image_uri(image_id)).array.numpy().T.squeeze()
+
+    np.testing.assert_array_equal(pixels(str(cr[0].SOPInstanceUID)), grey)
+    np.testing.assert_array_equal(pixels(f"{us.SOPInstanceUID}_2"), frames[1])
+    np.testing.assert_array_equal(pixels(str(es[0].SOPInstanceUID)), colour)
+    np.testing.assert_array_equal(pixels(uid(es)), colour, "a series of one picture can be asked for by its own id")
+    dark_is_bright = pixels(str(inverted[0].SOPInstanceUID)).astype(int)
+    np.testing.assert_array_equal(dark_is_bright, 65535 - grey.astype(int))
+
+
+def test_jpeg_pictures_have_their_colours(tmp_path):
+    ramp = np.zeros((16, 16, 3), np.uint8)
+    ramp[..., 0], ramp[..., 2] = np.arange(16) * 16, 200
+    jpeg = as_jpeg(picture_series("ES", [ramp])[0])
+    store = pacs(tmp_path, [jpeg])
+    got = read_image(store.get_image_uri(str(jpeg.SOPInstanceUID))).array.numpy().T
+    assert np.abs(got - ramp).mean() < 8
+
+
+def test_the_least_recently_used_makes_way(tmp_path):
+    series = [volume_series(array(n)) for n in range(3)]
+    store = pacs(tmp_path, [d for s in series for d in s])
+    first = Path(store.get_image_uri(uid(series[0])))
+    store._cache._limit = int(2.1 * first.stat().st_size)
+    second = Path(store.get_image_uri(uid(series[1])))
+    time.sleep(0.02)
+    store.get_image_uri(uid(series[0]))
+    store.get_image_uri(uid(series[2]))
+    assert first.exists()
+    assert not second.exists()
+    store._cache._measured = (-10.0, 0)
+    assert [store.at_hand(uid(s)) for s in series] == [True, False, True]
+    assert Path(store.get_image_uri(uid(series[1]))).exists(), "fetched again when it is wanted"
+
+
+def test_studies_are_made_ready_ahead(tmp_path):
+    series = [volume_series(array(n)) for n in range(2)]
+    store = pacs(tmp_path, [d for s in series for d in s])
+    store._ahead = SimpleNamespace(
+        submit=lambda task, image: task(image)
+    )  # in this thread: the folder's index is of it
+    store.prefetch([uid(s) for s in series])
+    store.client.down = True
+    for headers in series:
+        assert Path(store.get_image_uri(uid(headers))).exists()
+
+
+def test_a_server_that_does_not_answer_is_a_sentence(tmp_path):
+    headers = volume_series(array())
+    store = pacs(tmp_path, headers)
+    store.client.down = True
+    with pytest.raises(HTTPException, match="503: expected the PACS at the test to answer, but: refused; try again"):
+        store.get_image_uri(uid(headers))
+    with pytest.raises(HTTPException, match="503"):
+        store.refresh()
+    assert store.list_images() == [uid(headers)], "what is known stays listed"
+
+
+def test_several_volumes_in_one_series_are_unlisted_with_the_reason(tmp_path):
+    headers = volume_series(array())
+    again = volume_series(array(1))
+    for ds in again:
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = headers[0].StudyInstanceUID, headers[0].SeriesInstanceUID
+    store = pacs(tmp_path, [*headers, *again])
+    with pytest.raises(HTTPException, match="422"):
+        store.get_image_uri(uid(headers))
+    assert store.list_images() == []
+
+
+def test_a_seg_is_a_submission_once_and_the_latest_wins(tmp_path):
+    headers = volume_series(array())
+    store = pacs(tmp_path, [*headers, seg_of(headers, drawn(2), when=2), seg_of(headers, drawn(1), when=1)])
+    assert [o.taken for o in store.take_new_segs()] == [True, True]
+    label = np.asarray(nib.load(store.get_label_uri(uid(headers), "final")).dataobj)
+    np.testing.assert_array_equal(label, drawn(2))
+    assert len(store._journal.submissions()) == 2, "the older one is kept"
+    assert [s.client for s in store._journal.submissions()] == ["x", "x"]
+    assert store.take_new_segs() == []
+    again = pacs(tmp_path, [])
+    assert again.take_new_segs() == [], "nor after a restart"
+
+
+def test_a_seg_that_cannot_be_used_says_why_once(tmp_path):
+    headers = volume_series(array())
+    store = pacs(tmp_path, [*headers, seg_of(headers, drawn(), {"liver": 1})])
+    (outcome,) = store.seg_stored(next(iter(store.index.segs)))
+    assert not outcome.taken
+    assert "expected segments named lesion, but got liver" in outcome.reason
+    assert store.take_new_segs() == []
+    assert store._journal.segs("refused")[0].detail == outcome.reason
+    assert store.get_labeled_images() == []
+
+
+def test_an_all_background_seg_is_a_label(tmp_path):
+    headers = volume_series(array())
+    store = pacs(tmp_path, [*headers, seg_of(headers, drawn() * 0)])
+    assert store.take_new_segs()[0].taken
+    assert store.get_labeled_images() == [uid(headers)]
+
+
+def test_own_labels_are_stored_as_segs_also_later_and_are_not_taken_again(tmp_path):
+    headers = volume_series(array())
+    store = pacs(tmp_path, headers)
+    image = nib.load(store.get_image_uri(uid(headers)))
+    nib.save(nib.Nifti1Image(drawn(), image.affine), tmp_path / "label.nii.gz")
+    store.client.down = True
+    store.save_label(uid(headers), str(tmp_path / "label.nii.gz"), "final", {"client_id": "ann"})
+    assert store.get_labeled_images() == [uid(headers)]
+    assert len(store._journal.segs("pending")) == 1
+    store.client.down = False
+    watcher = SegWatcher(store, 1.0)
+    watcher.look()
+    assert (len(store._journal.segs("pending")), len(store._journal.segs("own"))) == (0, 1)
+    watcher.look()
+    assert list(store.index.segs) == [store._journal.segs("own")[0].series]
+    assert len(store._journal.submissions()) == 1
+
+
+def test_uploads_and_deletions_are_refused(tmp_path):
+    store = pacs(tmp_path, volume_series(array()))
+    with pytest.raises(HTTPException, match="405: expected no upload"):
+        store.add_image("a", "b", {})
+    with pytest.raises(HTTPException, match="405: expected no deletion"):
+        store.remove_image("a")
