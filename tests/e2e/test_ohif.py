@@ -6,6 +6,7 @@ Screenshots lie in the test's temporary folder under `shots`, or in $LOCO_SHOTS.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_the_mask_lies_on_the_voxels_that_the_model_meant(pacs):
         for name in ("patient002_frame01", "patient003_frame01"):
             truth = write_nrrd(root / "truth" / f"{name}.nii.gz", root)
             viewer.page.unroute_all()
-            viewer.page.route("**/infer/**", lambda route, body=truth: route.fulfill(body=body))
+            viewer.page.route("**/infer/**", partial(answer_with, truth))
             viewer.annotate(series[name].study)
             viewer.press("run", "This is what the model sees")
             mask, image = viewer.labelmap() > 0, viewer.image()
@@ -190,6 +191,11 @@ def test_the_mask_lies_on_the_voxels_that_the_model_meant(pacs):
             viewer.press("submit", "was submitted")
             (kept,) = root.glob(f"app/model/*/labels/final/{series[name].series}.*")
             assert places(kept) == places(root / "truth" / f"{name}.nii.gz")
+
+
+def answer_with(body: bytes, route) -> None:
+    """Answer a request of the page in the server's place."""
+    route.fulfill(body=body)
 
 
 def places(label: Path) -> set[tuple[float, ...]]:

@@ -215,7 +215,7 @@ class Panel {
     if (stats.version) {
       words.push(`model version ${stats.version}`);
     }
-    if (stats.best_metric) {
+    if (stats.best_metric > 0) {
       words.push(`Dice ${Number(stats.best_metric).toFixed(2)}`);
     }
     this.part('model').textContent = words.join(', ');
