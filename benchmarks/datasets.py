@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.masks import read_mask, stem_of
+from benchmarks.masks import FOREGROUND, read_mask, stem_of
 from PIL import Image
 
 from lib.core.cases import Record, load_case, patient_of
@@ -86,8 +86,7 @@ def read_data_set(folder: Path) -> DataSet:
     """
     pool, val = (_records(folder / part) for part in ("pool", "val"))
     kind = decide_kind([read_header(r.image) for r in pool[:_LOOKED_AT]])
-    known = NAMES.get(folder.name)
-    names = known or [f"class {i}" for i in range(1, 1 + max(int(read_mask(Path(r.label)).max()) for r in pool))]
+    names = NAMES.get(folder.name) or _numbered(pool)
     return DataSet(folder.name, kind, {name: i for i, name in enumerate(names, start=1)}, pool, val)
 
 
@@ -126,18 +125,24 @@ def at_working_size(records: Sequence[Record], data: DataSpec, classes: int, fol
     return tuple(_resized(r, data, classes, folder) for r in records)
 
 
+def _numbered(records: Sequence[Record]) -> list[str]:
+    largest = max(int(read_mask(Path(r.label)).max()) for r in records)
+    return [f"class {i}" for i in range(1, 2 if largest == FOREGROUND else largest + 1)]
+
+
 def _resized(record: Record, data: DataSpec, classes: int, folder: Path) -> Record:
     image, label = folder / f"{record.id}-{data.size}.png", folder / f"{record.id}-{data.size}-label.png"
     if not (image.exists() and label.exists()):
         case = load_case(record.image, record.label, data, classes)
-        _write_png(image, (case.image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-        _write_png(label, case.label[0].numpy())
+        # MONAI reads pictures as columns, rows
+        _write_png(image, (case.image * 255).round().to(torch.uint8).permute(2, 1, 0).numpy())
+        _write_png(label, case.label[0].T.numpy())
     return replace(record, image=str(image), label=str(label))
 
 
 def _write_png(path: Path, array: np.ndarray) -> None:
     with replacing(path) as file:
-        Image.fromarray(array).save(file, format="PNG")
+        Image.fromarray(np.ascontiguousarray(array)).save(file, format="PNG")
 
 
 def _records(folder: Path) -> tuple[Record, ...]:
