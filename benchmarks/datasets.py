@@ -107,6 +107,11 @@ def studies_with(records: Iterable[Record], groups: Collection[str]) -> Studies:
     return Studies(r if r.group in groups else replace(r, label=None) for r in records)
 
 
+def studies_showing(records: Iterable[Record], images: Collection[str]) -> Studies:
+    """All images, and the labels of some of them."""
+    return Studies(r if r.id in images else replace(r, label=None) for r in records)
+
+
 def set_aside(records: Sequence[Record], share: float, seed: int = 0) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
     """Pool without a development part, and that part; by patient. For choices that must not look at `val`."""
     groups = choose_groups(records, max(1, round(share * len({r.group for r in records}))), seed + 10_000)

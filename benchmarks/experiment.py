@@ -116,7 +116,11 @@ class Laboratory:
         started = time.perf_counter()
         with PeakMemory(self.device) as memory:
             task({"device": str(self.device), "pretrained": go_on}, studies)
-        return load_checkpoint(self.project.model(kind).live), time.perf_counter() - started, memory.mib
+        return self.live(spec), time.perf_counter() - started, memory.mib
+
+    def live(self, spec: TaskSpec) -> Checkpoint:
+        """The model that was trained last."""
+        return load_checkpoint(self.project.model(spec.data.kind).live)
 
 
 def run(spec: TaskSpec, pool: Sequence[Record], studies: Studies, val: Sequence[Record], device: str) -> Outcome:

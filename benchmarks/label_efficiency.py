@@ -20,7 +20,6 @@ supervised and not below any other arm. Exits 1 when it is missed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT)]
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from benchmarks import plots, report  # noqa: E402
+from benchmarks.cellfile import CellFile, SettingsError  # noqa: E402
 from benchmarks.datasets import (  # noqa: E402
     DataSet,
     DataSetError,
@@ -95,33 +95,6 @@ def cells_of(labels: Sequence[str], arms: Sequence[str], seeds: int, ceiling: bo
             yield from (Cell(count, arm, seed) for arm in arms)
     if ceiling:
         yield from (Cell(ALL, "supervised", seed) for seed in range(seeds))
-
-
-class Results:
-    """The result file: read when it exists, written whole after each cell."""
-
-    def __init__(self, name: str, settings: Mapping[str, Any], folder: Path) -> None:
-        """Raises `DataSetError` when the file holds cells of other settings."""
-        self.path = folder / f"{name}.json"
-        self._name, self._settings, self._folder = name, dict(settings), folder
-        self.cells: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
-            known = json.loads(self.path.read_text())
-            if known["settings"] != json.loads(json.dumps(self._settings)):
-                raise DataSetError(
-                    f"expected {self.path.name} to hold cells of the same settings, but it has {known['settings']}; "
-                    "name another --out folder or repeat these settings"
-                )
-            self.cells = known["figures"]["cells"]
-
-    def add(self, cell: Cell, figures: dict[str, Any]) -> None:
-        """Keep a finished cell."""
-        self.cells[cell.key] = figures
-        self.write({})
-
-    def write(self, summary: Mapping[str, Any]) -> None:
-        """Write all cells, and what was concluded from them."""
-        report.write(self._name, self._settings, {"cells": self.cells, **summary}, self._folder)
 
 
 def spec_of(shared: TaskSpec, cell: Cell, ablate: bool) -> TaskSpec:
@@ -233,7 +206,7 @@ def arms_of(options: argparse.Namespace) -> list[str]:
     return [method_class(name).name for name in names]
 
 
-def train_cells(options: argparse.Namespace, data: DataSet, shared: TaskSpec, results: Results) -> DataSet:
+def train_cells(options: argparse.Namespace, data: DataSet, shared: TaskSpec, results: CellFile) -> DataSet:
     """Run the cells that are not there yet; the data set whose `val` they were measured on."""
     pool, val = data.pool, data.val
     if options.ablate:
@@ -246,7 +219,7 @@ def train_cells(options: argparse.Namespace, data: DataSet, shared: TaskSpec, re
             continue
         labelled = everybody if cell.labels == ALL else choose_groups(pool, int(cell.labels), cell.seed)
         outcome = run(spec_of(shared, cell, options.ablate), pool, studies_with(pool, labelled), val, options.device)
-        results.add(cell, record_of(outcome))
+        results.add(cell.key, record_of(outcome))
         dice = [100 * mean_of(results.cells[cell.key], part, "dice") for part in ("teacher", "student")]
         print(f"{cell.key}: Dice {dice[0]:.1f} (student {dice[1]:.1f}), {outcome.seconds:.0f} s", flush=True)
     return replace(data, pool=pool, val=val)
@@ -263,9 +236,9 @@ def main(arguments: Sequence[str]) -> int:
         data = read_data_set(options.data)
         shared = plan_experiment(data, budget)
         settings = {"data": data.name, **asdict(budget), "device": options.device, "spec": shared.to_dict()}
-        results = Results(name, settings, options.out)
+        results = CellFile(name, settings, options.out)
         used = train_cells(options, data, shared, results)
-    except (DataSetError, SpecError) as e:
+    except (DataSetError, SettingsError, SpecError) as e:
         print(e, file=sys.stderr)
         return 2
     rows = summarise(results.cells, low_contrast_ids(used.val, shared))

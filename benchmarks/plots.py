@@ -40,3 +40,25 @@ def label_efficiency(rows: Sequence[Mapping[str, Any]], title: str, path: Path) 
     axes.legend(fontsize="small")
     figure.savefig(path)
     plt.close(figure)
+
+
+def learning_curves(rows: Sequence[Mapping[str, Any]], start: int, query: int, title: str, path: Path) -> None:
+    """Dice against the number of labels, one line with its spread per strategy.
+
+    Args:
+        rows: with `arm`, `curve` and `spread`, one value per model.
+        start: labels of the first model.
+        query: labels added per round.
+        title: above the plot.
+        path: PNG to write.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4.5), dpi=120, layout="constrained")
+    for row in rows:
+        labels = [start + query * n for n in range(len(row["curve"]))]
+        (line,) = axes.plot(labels, row["curve"], marker="o", label=row["arm"])
+        low, high = ([c + sign * s for c, s in zip(row["curve"], row["spread"], strict=True)] for sign in (-1, 1))
+        axes.fill_between(labels, low, high, color=line.get_color(), alpha=0.15)
+    axes.set(title=title, xlabel="labels", ylabel="mean Dice of the teacher, %")
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+    plt.close(figure)

@@ -17,6 +17,7 @@ from lib.configs.task import LoCoTask, plan_for
 from lib.core.checkpoint import CheckpointError
 from lib.core.images import CaseError
 from lib.core.spec import SpecError
+from lib.infers.prelabel import PreLabelling
 from lib.server.coldstart import ColdStart
 from lib.server.datastores import open_folder, open_pacs
 from lib.server.retraining import Retraining, RetrainSettings
@@ -85,6 +86,10 @@ class LoCoApp(MONAILabelApp):
     def init_scoring_methods(self) -> dict[str, Any]:
         """The pass behind the strategy."""
         return self._task.scoring_method()
+
+    def init_batch_infer(self) -> PreLabelling:
+        """Drafts of many studies."""
+        return PreLabelling(self._infers)
 
     def on_init_complete(self) -> None:
         """In the server only: adopt what a crash left behind, look at the studies, watch for labels."""

@@ -11,12 +11,13 @@ import torch
 from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
+from torch import Tensor
 
 from lib.core.cases import load_case
 from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, restore_network
 from lib.core.images import is_picture
 from lib.core.lowcontrast import confidence
-from lib.core.predict import predict
+from lib.core.predict import Prediction, predict
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
 from lib.store.project import ModelFolder
@@ -58,16 +59,9 @@ class Segmentation(BasicInferTask):
         """Class probabilities on the study's voxels, and the words that go with them."""
         live = self.live(device)
         prediction = predict(live.network.teacher, data["case"], live.checkpoint.spec.data, torch.device(device))
-        probs = prediction.native_probs()
-        mask = probs.argmax(dim=0).to(torch.uint8)
+        mask, data["result"] = described(live, prediction)
         affine = data["case"].affine
         data["pred"] = mask.numpy() if affine is None else MetaTensor(mask, affine=torch.as_tensor(affine))
-        data["result"] = {
-            "model_version": live.checkpoint.version,
-            "confidence": round(confidence(probs), 4),
-            "found": [n for n, i in live.checkpoint.spec.labels.items() if bool((mask == i).any())],
-            "method": live.checkpoint.spec.method.name,
-        }
         return data
 
     def post_transforms(self, data: Any = None) -> Sequence[Callable]:
@@ -101,6 +95,18 @@ class Segmentation(BasicInferTask):
             return known
         self._live[device] = LiveModel(checkpoint, network, stamp)
         return self._live[device]
+
+
+def described(live: LiveModel, prediction: Prediction) -> tuple[Tensor, dict[str, Any]]:
+    """Mask on the study's voxels `*native` uint8, and the words that go with it."""
+    probs = prediction.native_probs()
+    mask = probs.argmax(dim=0).to(torch.uint8)
+    return mask, {
+        "model_version": live.checkpoint.version,
+        "confidence": round(confidence(probs), 4),
+        "found": [n for n, i in live.checkpoint.spec.labels.items() if bool((mask == i).any())],
+        "method": live.checkpoint.spec.method.name,
+    }
 
 
 class _LoadStudy:
