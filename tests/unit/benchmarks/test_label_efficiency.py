@@ -13,6 +13,7 @@ from PIL import Image
 from unit.helpers import FRAME
 from unit.helpers import spec_of as small_spec
 
+from lib.core.batch import StepDataset
 from lib.core.cases import Record
 from lib.core.spec import SpecError
 
@@ -104,12 +105,13 @@ def frames(tmp_path):
 def test_one_cell_trains_on_all_labels_it_may_see_and_measures_student_and_teacher(frames, monkeypatch):
     torch.set_num_threads(1)
     seen = []
-    monkeypatch.setattr(
-        "lib.trainers.semi_supervised.StepDataset.__init__",
-        lambda self, labelled, unlabelled, *rest, _old=_step_dataset(): (
-            seen.append(({r.id for r in labelled}, {r.id for r in unlabelled})), _old(self, labelled, unlabelled, *rest),
-        )[1],
-    )  # fmt: skip
+
+    class Watched(StepDataset):
+        def __init__(self, labelled, unlabelled, *rest):
+            seen.append(({r.id for r in labelled}, {r.id for r in unlabelled}))
+            super().__init__(labelled, unlabelled, *rest)
+
+    monkeypatch.setattr("lib.trainers.semi_supervised.StepDataset", Watched)
     spec = small_spec(FRAME, epochs=1, iterations=2)
     studies = studies_with(frames[:3], {"f0", "f1"})
     assert isinstance(studies, Studies)
@@ -120,9 +122,3 @@ def test_one_cell_trains_on_all_labels_it_may_see_and_measures_student_and_teach
     assert 0 <= mean_of(kept, "teacher", "dice") <= 1
     assert kept["peak_mib"] > 100
     assert kept["seconds_per_step"] == pytest.approx(kept["seconds"] / 2, abs=0.06)
-
-
-def _step_dataset():
-    from lib.core.batch import StepDataset
-
-    return StepDataset.__init__
