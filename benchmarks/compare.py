@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
+from scipy import integrate, stats
 
 LEVEL = 0.95
 
 
 def aubc(curve: Sequence[float]) -> float:
     """Area under Dice against the round, rounds evenly spaced on [0, 1] (nnActive): a constant curve gives its value."""
-    return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))
+    return float(integrate.trapezoid(curve, dx=1 / (len(curve) - 1)))
 
 
 def paired_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
