@@ -12,6 +12,7 @@ import pytest
 import torch
 from fastapi import HTTPException
 from monailabel.interfaces.utils.app import app_instance, clear_cache
+from PIL import Image
 from studies import write_frames, write_volumes
 
 from lib.core.checkpoint import load_checkpoint
@@ -263,3 +264,18 @@ def test_the_datastore_list_is_never_half_written(tmp_path):
         json.dumps = real
     assert path.read_text() == before
     assert not list(path.parent.glob(".datastore.*"))
+
+
+def test_drafts_of_a_pool_are_kept_as_original_labels(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 4)
+    app = app_on(tmp_path, tmp_path / "studies")
+    submit(app, tmp_path / "truth", ids[:2])
+    train(app)
+    request = {"model": app._task.name, "images": "unlabeled"}
+    reply = app.batch_infer(request)
+    assert (reply["label"], reply["error"]) == (2, 0)
+    for image_id in ids[2:]:
+        draft = Image.open(app.datastore().get_label_uri(image_id, "original"))
+        assert draft.size == Image.open(app.datastore().get_image_uri(image_id)).size
+    assert app.batch_infer(request)["skipped"] == 2
+    assert sorted(app.datastore().get_unlabeled_images()) == ids[2:]
