@@ -17,7 +17,7 @@ from lib.core.cases import load_case
 from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, restore_network
 from lib.core.images import is_picture
 from lib.core.lowcontrast import confidence
-from lib.core.predict import Prediction, predict
+from lib.core.predict import Prediction, likeliest, predict
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
 from lib.store.project import ModelFolder
@@ -100,7 +100,7 @@ class Segmentation(BasicInferTask):
 def described(live: LiveModel, prediction: Prediction) -> tuple[Tensor, dict[str, Any]]:
     """Mask on the study's voxels `*native` uint8, and the words that go with it."""
     probs = prediction.native_probs()
-    mask = probs.argmax(dim=0).to(torch.uint8)
+    mask = likeliest(probs)
     return mask, {
         "model_version": live.checkpoint.version,
         "confidence": round(confidence(probs), 4),
