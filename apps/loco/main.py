@@ -14,6 +14,7 @@ from requests import RequestException
 from lib.configs.conf import parse_conf
 from lib.configs.task import LoCoTask, plan_for
 from lib.core.spec import SpecError
+from lib.infers.prelabel import PreLabelling
 from lib.server.coldstart import ColdStart
 from lib.server.guard import GuardSettings
 from lib.server.health import health_router
@@ -85,6 +86,10 @@ class LoCoApp(Refusals, MONAILabelApp):
     def init_scoring_methods(self) -> dict[str, Any]:
         """The pass behind the strategy."""
         return self._task.scoring_method()
+
+    def init_batch_infer(self) -> PreLabelling:
+        """Drafts of many studies."""
+        return PreLabelling(self._infers)
 
     def on_init_complete(self) -> None:
         """In the server only: close the doors, adopt what a crash left behind, look at the studies, watch for labels."""

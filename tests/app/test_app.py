@@ -11,6 +11,7 @@ import pytest
 import torch
 from fastapi import HTTPException
 from monailabel.interfaces.utils.app import app_instance, clear_cache
+from PIL import Image
 from studies import write_frames, write_volumes
 
 from lib.core.checkpoint import load_checkpoint
@@ -248,3 +249,18 @@ def test_names_come_from_submitted_labels_when_none_are_given(tmp_path):
     submit(app, tmp_path / "truth", ids[:1])
     again = app_on(tmp_path, tmp_path / "studies", labels="")
     assert again.info()["labels"] == {"tumour": 1}
+
+
+def test_drafts_of_a_pool_are_kept_as_original_labels(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 4)
+    app = app_on(tmp_path, tmp_path / "studies")
+    submit(app, tmp_path / "truth", ids[:2])
+    train(app)
+    request = {"model": app._task.name, "images": "unlabeled"}
+    reply = app.batch_infer(request)
+    assert (reply["label"], reply["error"]) == (2, 0)
+    for image_id in ids[2:]:
+        draft = Image.open(app.datastore().get_label_uri(image_id, "original"))
+        assert draft.size == Image.open(app.datastore().get_image_uri(image_id)).size
+    assert app.batch_infer(request)["skipped"] == 2
+    assert sorted(app.datastore().get_unlabeled_images()) == ids[2:]

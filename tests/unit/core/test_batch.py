@@ -126,9 +126,10 @@ def test_the_rows_of_several_processes_are_the_batch_of_one(pictures, tmp_path, 
     """Of 4 processes some have no labelled row."""
     labelled, unlabelled = pictures
     store = CaseStore(FRAME, 2, None)
-    parts = [StepDataset(labelled, unlabelled, store, FRAME, TRAINING, r, world)[3] for r in range(world)]
+    parts = [StepDataset(labelled, unlabelled, store, FRAME, TRAINING, rank=r, world=world)[3] for r in range(world)]
     whole = dataset(pictures, tmp_path)[3]
     together = Batch(**{n: torch.cat([getattr(p, n) for p in parts]) for n in ("image_l", "label_l", *UNLABELLED)})
+    together.origin_l, together.origin_u = (sum((getattr(p, n) for p in parts), ()) for n in ("origin_l", "origin_u"))
     assert equal(together, whole)
     assert together.label_l.dtype == together.ignore_u.dtype == torch.uint8
 
@@ -177,7 +178,7 @@ def test_without_labels_there_is_a_clear_message(pictures, tmp_path):
 
 def test_more_views_for_methods_that_ask_change_nothing_else(pictures, tmp_path):
     labelled, unlabelled = pictures
-    store = CaseStore([*labelled, *unlabelled], FRAME, 2, tmp_path)
+    store = CaseStore(FRAME, 2, None)
     usual = StepDataset(labelled, unlabelled, store, FRAME, TRAINING)[3]
     more = StepDataset(labelled, unlabelled, store, FRAME, TRAINING, Views(strong_u=2, strong_l=True))[3]
     for name in ("image_l", "label_l", "image_u_weak", "image_u_strong", "ignore_u"):

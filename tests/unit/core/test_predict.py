@@ -5,7 +5,7 @@ from unit.helpers import FRAME, SLICE, VOLUME, Threshold, affine_of, nifti, png
 
 from lib.core.cases import load_case
 from lib.core.networks import build_network
-from lib.core.predict import predict
+from lib.core.predict import likeliest, predict
 from lib.core.spec import DataSpec, NetworkSpec
 
 CPU = torch.device("cpu")
@@ -130,3 +130,9 @@ def test_no_graph_is_kept(tmp_path):
     prediction = segment(png(tmp_path / "a.png", np.zeros((16, 16, 3), np.uint8)), FRAME)
     assert not prediction.probs.requires_grad
     assert not bool(prediction.native_label().any())
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 7), (4, 5, 6, 3), (1, 8, 8)])
+def test_the_likeliest_class_is_that_of_argmax(shape):
+    probs = torch.rand(shape, generator=torch.Generator().manual_seed(0)).mul(4).round()  # with ties
+    assert torch.equal(likeliest(probs), probs.argmax(dim=0).to(torch.uint8))

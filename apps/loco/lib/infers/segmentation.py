@@ -12,12 +12,13 @@ import torch
 from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
+from torch import Tensor
 
 from lib.core.cases import Case, load_case
 from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, restore_network
 from lib.core.images import PICTURE_SUFFIXES, CaseError, is_picture
 from lib.core.lowcontrast import confidence
-from lib.core.predict import Prediction, predict
+from lib.core.predict import Prediction, likeliest, predict
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
 from lib.store.project import ModelFolder
@@ -61,17 +62,10 @@ class Segmentation(BasicInferTask):
         with self._one_at_a_time:
             live = self.live(device)
             prediction, note = _predict_in_memory(live, data["case"], torch.device(device))
-        probs = prediction.native_probs()
-        mask = probs.argmax(dim=0).to(torch.uint8)
+        mask, data["result"] = described(live, prediction)
+        data["result"] |= {"note": note} if note else {}
         affine = data["case"].affine
         data["pred"] = mask.numpy() if affine is None else MetaTensor(mask, affine=torch.as_tensor(affine))
-        data["result"] = {
-            "model_version": live.checkpoint.version,
-            "confidence": round(confidence(probs), 4),
-            "found": [n for n, i in live.checkpoint.spec.labels.items() if bool((mask == i).any())],
-            "method": live.checkpoint.spec.method.name,
-            **({"note": note} if note else {}),
-        }
         return data
 
     def post_transforms(self, data: Any = None) -> Sequence[Callable]:
@@ -121,6 +115,18 @@ def _predict_in_memory(live: LiveModel, case: Case, device: torch.device) -> tup
             torch.cuda.empty_cache()
     logger.warning("The GPU is out of memory: segmenting again with one slice at a time")
     return predict(live.network.teacher, case, data, device, at_once=1), "one slice at a time, for want of GPU memory"
+
+
+def described(live: LiveModel, prediction: Prediction) -> tuple[Tensor, dict[str, Any]]:
+    """Mask on the study's voxels `*native` uint8, and the words that go with it."""
+    probs = prediction.native_probs()
+    mask = likeliest(probs)
+    return mask, {
+        "model_version": live.checkpoint.version,
+        "confidence": round(confidence(probs), 4),
+        "found": [n for n, i in live.checkpoint.spec.labels.items() if bool((mask == i).any())],
+        "method": live.checkpoint.spec.method.name,
+    }
 
 
 class _LoadStudy:

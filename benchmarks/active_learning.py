@@ -1,0 +1,264 @@
+"""Does a strategy earn its place? An oracle labels what each strategy asks for; everything else is equal.
+
+    python benchmarks/active_learning.py --data DIR --gate [--seeds 1]
+    python benchmarks/active_learning.py --data DIR [--strategies low_contrast,foreground_random,mean_entropy,clasp_pe]
+        [--rounds 5] [--seeds 3] [--start 20] [--query 20] [--iterations 150] [--batch 4] [--pool 0]
+
+DIR holds `pool` and `val` (see benchmarks/datasets.py). For each seed all strategies start from the same labels and the same
+model; in each round the model looks at the pool, the app's own policy chooses, the true labels are added, and the app's own
+training goes on from the last model for the same number of steps. The teacher is measured on `val` after each training:
+mean Dice, Dice on the third with the lowest contrast of the true border (fixed beforehand, without a network), missed
+classes; AUBC is the area under Dice against the round. Effort is the length of the true borders drawn, in pixels. Arms
+are compared over paired seeds: 95 % intervals, and a matrix of all pairs with Holm's correction.
+
+`--gate` is the cheap look beforehand: a model of the first labels, and the rank correlation of each score with the true
+Dice of the images it has not seen, by stratum. It ends with status 1 when the low-contrast score is not above the mean
+entropy there, area taken out.
+
+Goal, where the arms exist: AUBC of low_contrast above foreground_random with the 95 % interval above 0, at least 1 Dice
+point above it on the low-contrast third, and not below mean_entropy or clasp_pe. Exits 1 when it is missed. Finished cells
+(strategy and seed) are kept in benchmarks/results/active_learning_<data set>.json and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT)]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from benchmarks import gate, plots, report  # noqa: E402
+from benchmarks.cellfile import CellFile, SettingsError  # noqa: E402
+from benchmarks.compare import aubc, paired_interval, pairwise  # noqa: E402
+from benchmarks.datasets import DataSet, DataSetError, at_working_size, choose_groups, read_data_set  # noqa: E402
+from benchmarks.experiment import Budget, Laboratory, plan_experiment, quiet  # noqa: E402
+from benchmarks.metrics import low_contrast_ids, score_cases  # noqa: E402
+from benchmarks.rounds import Oracle, Plan, first_studies, look_at, predicted_areas, run_arm, teacher_of  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from lib.core.cases import Record  # noqa: E402
+from lib.core.policies import POLICIES  # noqa: E402
+from lib.core.select import CONTROL_SHARE  # noqa: E402
+from lib.core.spec import TaskSpec  # noqa: E402
+
+OWN, RANDOM, NOT_BELOW = "low_contrast", "foreground_random", ("mean_entropy", "clasp_pe")
+LOW_POINTS = 1.0
+
+
+def curves_of(entries: Sequence[Mapping[str, Any]], low: Sequence[str]) -> dict[str, list[float]]:
+    """Per round, in per cent for Dice: `dice`, `low` (the third), `missed` (number) and `border` (pixels drawn so far)."""
+    cases = [entry["cases"] for entry in entries]
+    return {
+        "dice": [100 * float(np.mean([c["dice"] for c in found.values()])) for found in cases],
+        "low": [100 * float(np.mean([found[i]["dice"] for i in low])) for found in cases],
+        "missed": [float(sum(c["missed"] for c in found.values())) for found in cases],
+        "border": [float(entry["border"]) for entry in entries],
+    }
+
+
+def summarise(cells: Mapping[str, Mapping[str, Any]], low: Sequence[str]) -> dict[str, Any]:
+    """Figures of all arms over the seeds that every arm has, so that all comparisons are paired."""
+    by_arm: dict[str, dict[int, dict[str, list[float]]]] = {}
+    for key, cell in cells.items():
+        arm, seed = key.rsplit("/", 1)
+        by_arm.setdefault(arm, {})[int(seed)] = curves_of(cell["entries"], low)
+    seeds = sorted(set.intersection(*(set(found) for found in by_arm.values())))
+    runs = {arm: [found[s] for s in seeds] for arm, found in by_arm.items()}
+    area = {arm: [aubc(run["dice"]) for run in found] for arm, found in runs.items()}
+    low_area = {arm: [aubc(run["low"]) for run in found] for arm, found in runs.items()}
+    rows = [
+        {
+            "arm": arm,
+            "aubc": float(np.mean(area[arm])),
+            "aubc_low": float(np.mean(low_area[arm])),
+            **{
+                f"final_{k}": float(np.mean([run[k][-1] for run in found])) for k in ("dice", "low", "missed", "border")
+            },
+            "curve": np.mean([run["dice"] for run in found], axis=0).round(2).tolist(),
+            "spread": np.std([run["dice"] for run in found], axis=0, ddof=min(1, len(found) - 1)).round(2).tolist(),
+        }
+        for arm, found in runs.items()
+    ]
+    matrix = pairwise(area)
+    against = {arm: _against(area, low_area, arm) for arm in area if arm != OWN} if OWN in area else {}
+    return {"seeds": seeds, "rows": rows, "pairwise_aubc": matrix, "low_contrast_against": against}
+
+
+def _against(area: Mapping[str, Sequence[float]], low: Mapping[str, Sequence[float]], arm: str) -> dict[str, Any]:
+    return {
+        "aubc": [round(v, 3) for v in paired_interval(area[OWN], area[arm])],
+        "aubc_low": [round(v, 3) for v in paired_interval(low[OWN], low[arm])],
+    }
+
+
+def goal_of(name: str, summary: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the goal is met, and the figure in one line; without the arms it speaks of there is none to miss."""
+    against = summary["low_contrast_against"]
+    if RANDOM not in against:
+        best = max(summary["rows"], key=lambda row: row["aubc"])
+        return True, f"{name}: highest AUBC {best['aubc']:.1f} by {best['arm']}"
+    mean, low_end, high_end = against[RANDOM]["aubc"]
+    third = against[RANDOM]["aubc_low"][0]
+    below = [arm for arm in NOT_BELOW if arm in against and against[arm]["aubc"][0] < 0]
+    met = low_end > 0 and third >= LOW_POINTS and not below
+    beaten = f", below {' and '.join(below)}" if below else ""
+    return met, (
+        f"{name}: AUBC of low_contrast {mean:+.2f} ({low_end:+.2f} to {high_end:+.2f}) against foreground-aware random, "
+        f"{third:+.2f} on the low-contrast third{beaten}, {len(summary['seeds'])} seeds; goal {'met' if met else 'missed'}"
+    )
+
+
+def show(console: Console, summary: Mapping[str, Any]) -> None:
+    """Arms, and the matrix of all pairs."""
+    table = Table("strategy", "AUBC", "AUBC low third", "last Dice", "last low third", "missed", "border drawn")
+    for row in sorted(summary["rows"], key=lambda r: -r["aubc"]):
+        figures = [row[k] for k in ("aubc", "aubc_low", "final_dice", "final_low", "final_missed")]
+        table.add_row(row["arm"], *(f"{f:.1f}" for f in figures), f"{row['final_border']:.0f}")
+    console.print(table)
+    matrix = summary["pairwise_aubc"]
+    pairs = Table("AUBC, row minus column (Holm's p)", *matrix)
+    for arm, row in matrix.items():
+        cells = [f"{row[b]['difference']:+.2f} ({row[b]['p']:.2f})" if b in row else "" for b in matrix]
+        pairs.add_row(arm, *cells)
+    console.print(pairs)
+
+
+def run_gate(data: DataSet, spec: TaskSpec, plan: Plan, device: str, console: Console) -> tuple[dict[str, Any], bool]:
+    """Train on the first labels, look at the rest of the pool, compare each score with the truth."""
+    laboratory = Laboratory(sorted({r.group for r in data.pool}), device)
+    try:
+        studies = first_studies(data.pool, plan.start, spec.training.seed)
+        checkpoint, _, _ = laboratory.train(spec, studies)
+        unseen = set(studies.get_unlabeled_images())
+        rest = [r for r in data.pool if r.id in unseen]
+        areas = Oracle(data.pool, spec).areas(studies.get_labeled_images())
+        pool = look_at(checkpoint, spec, rest, areas, laboratory.device)
+        teacher = teacher_of(checkpoint, laboratory.device)
+        dice = {i: s.dice for i, s in score_cases(teacher, rest, spec, laboratory.device).items()}
+        rows = gate.judge(pool, dice, predicted_areas(teacher, rest, spec, laboratory.device))
+    finally:
+        laboratory.close()
+    table = Table("stratum", "score", "images", "rank correlation", "given area", f"AUROC Dice < {gate.BAD}")
+    for row in rows:
+        values = [f"{row[k]:.2f}" for k in ("rank_correlation", "given_area", "auroc")]
+        table.add_row(row["stratum"], row["score"], str(row["images"]), *values)
+    console.print(table)
+    return {"rows": rows, "mean_dice": float(np.mean(list(dice.values())))}, gate.passes(rows)
+
+
+def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with pool and val")
+    parser.add_argument("--strategies", default=",".join((OWN, RANDOM, *NOT_BELOW)), help="names, or all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--start", type=int, default=20, help="patients labelled before the first choice")
+    parser.add_argument("--query", type=int, default=20, help="images chosen per round")
+    parser.add_argument("--iterations", type=int, default=150, help="optimiser steps of each training")
+    parser.add_argument("--batch", type=int, default=4, help="labelled images per step, and as many unlabelled ones")
+    parser.add_argument("--method", default="loco", help="how all arms train")
+    parser.add_argument(
+        "--control", type=float, default=CONTROL_SHARE, help="share of random control picks in all arms"
+    )
+    parser.add_argument("--pool", type=int, default=0, help="so many patients of the pool instead of all")
+    parser.add_argument("--val", type=int, default=0, help="so many cases of val instead of all, for a quick look")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--full", action="store_true", help="size and network that the app uses on a GPU")
+    parser.add_argument("--gate", action="store_true", help="only the rank correlations of a young model's scores")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "loco-frames")
+    parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
+    return parser.parse_args(arguments)
+
+
+def prepared(options: argparse.Namespace) -> tuple[DataSet, TaskSpec]:
+    """The data set at working size and the specification that all arms share. Raises `DataSetError`, `SpecError`."""
+    data = read_data_set(options.data)
+    spec = plan_experiment(data, Budget(options.iterations, options.batch, options.full))
+    spec = replace(spec, method=replace(spec.method, name=options.method))
+    pool: Sequence[Record] = data.pool
+    if options.pool:
+        groups = choose_groups(pool, options.pool, 99)
+        pool = [r for r in pool if r.group in groups]
+    pool = at_working_size(pool, spec.data, spec.network.classes, options.cache / data.name)
+    return replace(data, pool=pool, val=data.val[: options.val or None]), spec
+
+
+def strategies_of(names: str) -> list[str]:
+    """Known strategies. Raises `DataSetError` on an unknown one."""
+    wanted = list(POLICIES) if names == "all" else names.split(",")
+    unknown = [w for w in wanted if w not in POLICIES]
+    if unknown:
+        raise DataSetError(
+            f"expected strategies among {', '.join(POLICIES)}, but got {unknown[0]!r}; choose one of them"
+        )
+    return wanted
+
+
+def with_seed(spec: TaskSpec, seed: int) -> TaskSpec:
+    """The same specification with another seed."""
+    return replace(spec, training=replace(spec.training, seed=seed))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is missing, print, plot, write; the exit status."""
+    options = arguments_of(arguments)
+    torch.set_num_threads(options.threads)
+    quiet()
+    plan = Plan(options.start, options.query, options.rounds, options.control)
+    console = Console(width=140)
+    name = f"active_learning_{options.data.name}"
+    try:
+        arms = strategies_of(options.strategies)
+        data, spec = prepared(options)
+        settings = {
+            "data": data.name, "plan": asdict(plan), "device": options.device, "pool": len(data.pool),
+            "val": len(data.val), "spec": spec.to_dict(),
+        }  # fmt: skip
+        if options.gate:
+            figures, met = run_gate(data, spec, plan, options.device, console)
+            report.write(f"{name}_gate", settings, figures, options.out)
+            print(f"gate on {data.name}: the low-contrast score is {'' if met else 'not '}above the mean entropy")
+            return 0 if met else 1
+        cells = CellFile(name, settings, options.out)
+        run_cells(options, arms, plan, data, spec, cells)
+    except (DataSetError, SettingsError, ValueError) as e:
+        print(e, file=sys.stderr)
+        return 2
+    summary = summarise(cells.cells, low_contrast_ids(data.val, spec))
+    met, line = goal_of(data.name, summary)
+    cells.write({**summary, "line": line, "goal_met": met})
+    plots.learning_curves(summary["rows"], plan.start, plan.query, data.name, cells.path.with_suffix(".png"))
+    show(console, summary)
+    print(line)
+    return 0 if met else 1
+
+
+def run_cells(
+    options: argparse.Namespace, arms: Sequence[str], plan: Plan, data: DataSet, spec: TaskSpec, cells: CellFile
+) -> None:
+    """Seed by seed, all strategies from one first model."""
+    with tempfile.TemporaryDirectory(prefix="first-models-") as folder:
+        for seed in range(options.seeds):
+            for arm in arms:
+                if f"{arm}/{seed}" in cells.cells:
+                    continue
+                first = Path(folder) / f"{seed}.pt"
+                entries = run_arm(arm, with_seed(spec, seed), plan, data.pool, data.val, options.device, first)
+                cells.add(f"{arm}/{seed}", {"entries": entries, "commit": report.commit()})
+                dice = [100 * float(np.mean([c["dice"] for c in e["cases"].values()])) for e in entries]
+                print(f"{arm}/{seed}: Dice {' '.join(f'{d:.1f}' for d in dice)}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""A result file that grows cell by cell, so that an experiment of hours can be stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+
+
+class SettingsError(ValueError):
+    """Results of other settings are in the way; one sentence."""
+
+
+class CellFile:
+    """`<folder>/<name>.json`: `cells` by key, each finished one kept; written whole."""
+
+    def __init__(self, name: str, settings: Mapping[str, Any], folder: Path) -> None:
+        """Raises `SettingsError` when the file holds cells of other settings."""
+        self.path = folder / f"{name}.json"
+        self._name, self._settings, self._folder = name, dict(settings), folder
+        self.cells: dict[str, dict[str, Any]] = {}
+        if not self.path.exists():
+            return
+        known = json.loads(self.path.read_text())
+        ours = json.loads(json.dumps(self._settings))
+        differing = sorted(k for k in {*ours, *known["settings"]} if ours.get(k) != known["settings"].get(k))
+        if differing:
+            raise SettingsError(
+                f"expected the cells of {self.path.name} to have these settings, but {', '.join(differing)} differ; "
+                "name another --out folder or repeat the settings of the file"
+            )
+        self.cells = known["figures"]["cells"]
+
+    def add(self, key: str, figures: dict[str, Any]) -> None:
+        """Keep a finished cell."""
+        self.cells[key] = figures
+        self.write({})
+
+    def write(self, summary: Mapping[str, Any]) -> None:
+        """Write all cells, and what was concluded from them."""
+        report.write(self._name, self._settings, {"cells": self.cells, **summary}, self._folder)

@@ -1,0 +1,262 @@
+"""How good each method is with few labels: Dice and HD95 of every arm on the same labels, seeds and number of steps.
+
+    python benchmarks/label_efficiency.py --data DIR [--labels 20,40,80] [--methods supervised,mean_teacher,fixmatch,loco]
+        [--seeds 3] [--iterations 300] [--batch 4] [--device cpu] [--full] [--ablate]
+
+DIR holds `pool` and `val` (see benchmarks/datasets.py). For each seed the same patients of the pool are labelled in every
+arm; the rest of the pool is unlabelled. Every arm trains a fixed number of steps through the app's own training task and
+is measured once, at the end, on `val`: nothing is chosen by looking at `val`. Figures are means over the cases of `val`
+on the grid of the image (rules for empty masks: benchmarks/metrics.py), then mean and standard deviation over the seeds.
+The ceiling is supervised training with all labels of the pool for the same number of steps.
+
+Each finished cell is kept in benchmarks/results/label_efficiency_<data set>.json and not run again. `--ablate` trains
+variants of LoCo instead and measures them on a tenth of the pool that is then neither labelled nor unlabelled, so that
+`val` is not used up; its file ends in `_ablation`.
+
+Goal, checked where these cells exist: on kvasir with 40 labels LoCo's mean Dice (teacher) is at least 5 points above
+supervised and not below any other arm. Exits 1 when it is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT)]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from benchmarks import plots, report  # noqa: E402
+from benchmarks.cellfile import CellFile, SettingsError  # noqa: E402
+from benchmarks.datasets import (  # noqa: E402
+    DataSet,
+    DataSetError,
+    at_working_size,
+    choose_groups,
+    read_data_set,
+    set_aside,
+    studies_with,
+)
+from benchmarks.experiment import Budget, changed, mean_of, plan_experiment, quiet, record_of, run  # noqa: E402
+from benchmarks.metrics import low_contrast_ids  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from lib.core.methods import METHODS, method_class  # noqa: E402
+from lib.core.spec import SpecError, TaskSpec  # noqa: E402
+
+GOAL_DATA, GOAL_LABELS, GOAL_POINTS = "kvasir", "40", 5.0
+ALL = "all"
+_DEVELOPMENT_SHARE = 0.1
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "loco": {},
+    "no ICE": {"method.contrast.ice": False},
+    "no BCE": {"method.contrast.bce": False},
+    "no contrast": {"method.contrast_weight": 0.0},
+    "BCE most similar": {"method.contrast.bce_keep": "most_similar"},
+    "fixed threshold 0.95": {"method.confidence.adaptive": False},
+    "contrast weight 0.3": {"method.contrast_weight": 0.3},
+    "unsupervised weight 1": {"method.unsup_weight": 1.0},
+    "no CutMix": {"method.cutmix_probability": 0.0},
+    "EMA 0.99": {"training.ema_decay": 0.99},
+    "EMA 0.999": {"training.ema_decay": 0.999},
+    "learning rate 0.01": {"training.learning_rate": 0.01},
+    "learning rate 0.1": {"training.learning_rate": 0.1},
+    "constant rate": {"training.poly_power": 0.0},
+}
+"""Variants of LoCo: values of the specification that differ from its defaults."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: `labels` is a number of patients or "all", `arm` a method or the name of a variant of LoCo."""
+
+    labels: str
+    arm: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its name in the result file."""
+        return f"{self.labels}/{self.arm}/{self.seed}"
+
+
+def cells_of(labels: Sequence[str], arms: Sequence[str], seeds: int, ceiling: bool) -> Iterator[Cell]:
+    """Seed by seed across the arms, so that a part of the cells is already a fair comparison; the ceiling last."""
+    for seed in range(seeds):
+        for count in labels:
+            yield from (Cell(count, arm, seed) for arm in arms)
+    if ceiling:
+        yield from (Cell(ALL, "supervised", seed) for seed in range(seeds))
+
+
+def spec_of(shared: TaskSpec, cell: Cell, ablate: bool) -> TaskSpec:
+    """The shared specification with method, variant and seed of a cell."""
+    method = "loco" if ablate and cell.labels != ALL else cell.arm
+    spec = replace(
+        shared,
+        method=replace(shared.method, name=method),
+        training=replace(shared.training, seed=cell.seed),
+    )
+    return changed(spec, ABLATIONS[cell.arm]) if ablate else spec
+
+
+def summarise(cells: Mapping[str, Mapping[str, Any]], low: Sequence[str]) -> list[dict[str, Any]]:
+    """One row per number of labels and arm: mean and standard deviation over the seeds, in per cent for Dice.
+
+    `low`: ids of the third of the cases with the lowest contrast.
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for key, cell in cells.items():
+        labels, arm, _ = key.split("/")
+        groups.setdefault((labels, arm), []).append(cell)
+    return [_row(labels, arm, found, low) for (labels, arm), found in sorted(groups.items(), key=_order)]
+
+
+def _row(labels: str, arm: str, cells: Sequence[Mapping[str, Any]], low: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"labels": labels, "arm": arm, "seeds": len(cells)}
+    for part in ("student", "teacher"):
+        row[f"{part}_dice"] = _mean_and_spread([100 * mean_of(c, part, "dice") for c in cells])
+        row[f"{part}_hd95"] = _mean_and_spread([mean_of(c, part, "hd95") for c in cells])
+    row["low_contrast_dice"] = _mean_and_spread([100 * mean_of(c, "teacher", "dice", low) for c in cells])
+    row["missed"] = float(np.mean([sum(case["missed"] for case in c["teacher"].values()) for c in cells]))
+    row["seconds_per_step"] = float(np.median([c["seconds_per_step"] for c in cells]))
+    row["peak_mib"] = max(c["peak_mib"] for c in cells)
+    return row
+
+
+def _order(item: tuple[tuple[str, str], Any]) -> tuple[bool, int, int]:
+    labels, arm = item[0]
+    arms = [*METHODS, *ABLATIONS]
+    return labels == ALL, 0 if labels == ALL else int(labels), arms.index(arm)
+
+
+def _mean_and_spread(values: Sequence[float]) -> list[float]:
+    """Mean and standard deviation over the seeds; a single seed has no spread (0)."""
+    return [round(float(np.mean(values)), 2), round(float(np.std(values, ddof=1)), 2) if len(values) > 1 else 0.0]
+
+
+def goal_of(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
+    """Whether the goal is met, and the figure in one line. Without the cells it speaks of there is no goal to miss."""
+    dice = {row["arm"]: row["teacher_dice"][0] for row in rows if row["labels"] == GOAL_LABELS}
+    if name != GOAL_DATA or not {"loco", "supervised"} <= set(dice):
+        best = max(rows, key=lambda row: row["teacher_dice"][0])
+        return True, f"{name}: best arm {best['arm']} with {best['labels']} labels, Dice {best['teacher_dice'][0]:.1f}"
+    gain = dice["loco"] - dice["supervised"]
+    others = {arm: d for arm, d in dice.items() if arm != "loco"}
+    rival = max(others, key=others.get)
+    met = gain >= GOAL_POINTS and dice["loco"] >= others[rival]
+    return met, (
+        f"{name}, {GOAL_LABELS} labels: LoCo {dice['loco']:.1f} Dice, {gain:+.1f} against supervised, "
+        f"{dice['loco'] - others[rival]:+.1f} against the best other arm ({rival}); goal {'met' if met else 'missed'}"
+    )
+
+
+def show(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table of all rows."""
+    table = Table(
+        "labels", "arm", "seeds", "teacher Dice", "student Dice", "teacher HD95", "low third", "missed", "s/step", "MiB"
+    )
+    for row in rows:
+        figures = ("teacher_dice", "student_dice", "teacher_hd95", "low_contrast_dice")
+        values = [f"{row[f][0]:.1f} ± {row[f][1]:.1f}" for f in figures]
+        cost = [f"{row['missed']:.1f}", f"{row['seconds_per_step']:.2f}", str(row["peak_mib"])]
+        table.add_row(row["labels"], row["arm"], str(row["seeds"]), *values, *cost)
+    console.print(table)
+
+
+def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with pool and val")
+    parser.add_argument("--labels", default="20,40,80", help="labelled patients, separated by commas")
+    parser.add_argument("--methods", default="supervised,mean_teacher,fixmatch,loco", help="names, or all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=300, help="optimiser steps of each training")
+    parser.add_argument("--batch", type=int, default=4, help="labelled images per step, and as many unlabelled ones")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--full", action="store_true", help="size and network that the app uses on a GPU")
+    parser.add_argument("--no-ceiling", action="store_true", help="leave out the training with all labels")
+    parser.add_argument("--ablate", action="store_true", help="variants of LoCo on a development part of the pool")
+    parser.add_argument("--variants", help="with --ablate: some of the variants, separated by commas")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "loco-frames")
+    parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
+    return parser.parse_args(arguments)
+
+
+def arms_of(options: argparse.Namespace) -> list[str]:
+    """Methods or variants to train. Raises `SpecError` on an unknown one."""
+    if options.ablate:
+        arms = options.variants.split(",") if options.variants else list(ABLATIONS)
+        unknown = [a for a in arms if a not in ABLATIONS]
+        if unknown:
+            raise SpecError(
+                f"expected variants among {', '.join(ABLATIONS)}, but got {unknown[0]!r}; choose one of them"
+            )
+        return arms
+    names = list(METHODS) if options.methods == "all" else options.methods.split(",")
+    return [method_class(name).name for name in names]
+
+
+def train_cells(options: argparse.Namespace, data: DataSet, shared: TaskSpec, results: CellFile) -> DataSet:
+    """Run the cells that are not there yet; the data set whose `val` they were measured on."""
+    pool, val = data.pool, data.val
+    if options.ablate:
+        pool, val = set_aside(pool, _DEVELOPMENT_SHARE)
+    pool = at_working_size(pool, shared.data, shared.network.classes, options.cache / data.name)
+    everybody = {r.group for r in pool}
+    ceiling = not (options.no_ceiling or options.ablate)
+    for cell in cells_of(options.labels.split(","), arms_of(options), options.seeds, ceiling):
+        if cell.key in results.cells:
+            continue
+        labelled = everybody if cell.labels == ALL else choose_groups(pool, int(cell.labels), cell.seed)
+        outcome = run(spec_of(shared, cell, options.ablate), pool, studies_with(pool, labelled), val, options.device)
+        results.add(cell.key, record_of(outcome))
+        dice = [100 * mean_of(results.cells[cell.key], part, "dice") for part in ("teacher", "student")]
+        print(f"{cell.key}: Dice {dice[0]:.1f} (student {dice[1]:.1f}), {outcome.seconds:.0f} s", flush=True)
+    return replace(data, pool=pool, val=val)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train what is missing, print, plot, write; the exit status."""
+    options = arguments_of(arguments)
+    torch.set_num_threads(options.threads)
+    quiet()
+    budget = Budget(options.iterations, options.batch, options.full)
+    name = f"label_efficiency_{options.data.name}{'_ablation' if options.ablate else ''}"
+    try:
+        data = read_data_set(options.data)
+        shared = plan_experiment(data, budget)
+        settings = {"data": data.name, **asdict(budget), "device": options.device, "spec": shared.to_dict()}
+        results = CellFile(name, settings, options.out)
+        used = train_cells(options, data, shared, results)
+    except (DataSetError, SettingsError, SpecError) as e:
+        print(e, file=sys.stderr)
+        return 2
+    rows = summarise(results.cells, low_contrast_ids(used.val, shared))
+    met, line = goal_of(data.name, rows) if not options.ablate else (True, best_variant(rows))
+    results.write({"rows": rows, "line": line, "goal_met": met})
+    plots.label_efficiency(rows, data.name, results.path.with_suffix(".png"))
+    show(Console(width=130), rows)
+    print(line)
+    return 0 if met else 1
+
+
+def best_variant(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The figure of an ablation in one line."""
+    dice = {row["arm"]: row["teacher_dice"][0] for row in rows}
+    best = max(dice, key=dice.get)
+    beside = f", LoCo as it is {dice['loco']:.1f}" if "loco" in dice else ""
+    return f"best variant: {best}, Dice {dice[best]:.1f} on the development part{beside}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

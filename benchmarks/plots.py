@@ -1,0 +1,64 @@
+"""Plots of result files, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+_ALL = "all"
+
+
+def label_efficiency(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+    """Dice of the teacher against the number of labels, one line with spread per arm; the ceiling as a dashed line.
+
+    Args:
+        rows: as `summarise` of benchmarks/label_efficiency.py makes them.
+        title: above the plot.
+        path: PNG to write.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4.5), dpi=120, layout="constrained")
+    few = [row for row in rows if row["labels"] != _ALL]
+    arms = list(dict.fromkeys(row["arm"] for row in few))
+    for number, arm in enumerate(arms):
+        own = [row for row in few if row["arm"] == arm]
+        x = [int(row["labels"]) * (1 + 0.012 * (number - (len(arms) - 1) / 2)) for row in own]
+        dice, spread = zip(*(row["teacher_dice"] for row in own), strict=True)
+        axes.errorbar(x, dice, yerr=spread, marker="o", capsize=3, label=arm)
+    for row in rows:
+        if row["labels"] == _ALL:
+            axes.axhline(row["teacher_dice"][0], color="grey", linestyle="--", label="supervised, all labels")
+    axes.set(title=title, xlabel="labelled patients or frames", ylabel="mean Dice of the teacher, %", xscale="log")
+    ticks = sorted({int(row["labels"]) for row in few})
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def learning_curves(rows: Sequence[Mapping[str, Any]], start: int, query: int, title: str, path: Path) -> None:
+    """Dice against the number of labels, one line with its spread per strategy.
+
+    Args:
+        rows: with `arm`, `curve` and `spread`, one value per model.
+        start: labels of the first model.
+        query: labels added per round.
+        title: above the plot.
+        path: PNG to write.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4.5), dpi=120, layout="constrained")
+    for row in rows:
+        labels = [start + query * n for n in range(len(row["curve"]))]
+        (line,) = axes.plot(labels, row["curve"], marker="o", label=row["arm"])
+        low, high = ([c + sign * s for c, s in zip(row["curve"], row["spread"], strict=True)] for sign in (-1, 1))
+        axes.fill_between(labels, low, high, color=line.get_color(), alpha=0.15)
+    axes.set(title=title, xlabel="labels", ylabel="mean Dice of the teacher, %")
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+    plt.close(figure)

@@ -1,0 +1,126 @@
+"""Cells, summary and goal of the label efficiency benchmark; one real cell of two steps; result files."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.cellfile import CellFile, SettingsError
+from benchmarks.datasets import Studies, studies_with
+from benchmarks.experiment import changed, mean_of, record_of, run
+from benchmarks.label_efficiency import ABLATIONS, Cell, arguments_of, arms_of, cells_of, goal_of, spec_of, summarise
+from PIL import Image
+from unit.helpers import FRAME
+from unit.helpers import spec_of as small_spec
+
+from lib.core.batch import StepDataset
+from lib.core.cases import Record
+from lib.core.spec import SpecError
+
+ARMS = ["supervised", "loco"]
+
+
+def cell(dice, hd95=10.0, low=0.1):
+    scores = {"a": {"dice": dice, "hd95": hd95, "missed": 1}, "b": {"dice": low, "hd95": hd95, "missed": 0}}
+    return {"student": scores, "teacher": scores, "seconds_per_step": 0.5, "peak_mib": 100}
+
+
+def test_a_part_of_the_cells_compares_all_arms():
+    cells = list(cells_of(["20", "40"], ARMS, 2, ceiling=True))
+    assert [c.key for c in cells[:4]] == ["20/supervised/0", "20/loco/0", "40/supervised/0", "40/loco/0"]
+    assert [c.key for c in cells[-2:]] == ["all/supervised/0", "all/supervised/1"]
+    assert len(cells) == 10
+
+
+def test_the_summary_is_mean_and_spread_over_seeds():
+    cells = {"40/loco/0": cell(0.5, low=0.1), "40/loco/1": cell(0.7, low=0.3), "all/supervised/0": cell(0.9, low=0.9)}
+    rows = summarise(cells, ["b"])
+    assert [(r["labels"], r["arm"], r["seeds"]) for r in rows] == [("40", "loco", 2), ("all", "supervised", 1)]
+    assert rows[0]["teacher_dice"] == [40.0, pytest.approx(14.14)]
+    assert rows[0]["low_contrast_dice"][0] == 20.0
+    assert rows[0]["missed"] == 1.0
+    assert rows[1]["teacher_dice"] == [90.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("dice", "met"),
+    [
+        ({"supervised": 0.50, "loco": 0.56, "fixmatch": 0.55}, True),
+        ({"supervised": 0.50, "loco": 0.54, "fixmatch": 0.53}, False),
+        ({"supervised": 0.50, "loco": 0.56, "fixmatch": 0.57}, False),
+    ],
+)
+def test_the_goal(dice, met):
+    rows = summarise({f"40/{arm}/0": cell(d, low=d) for arm, d in dice.items()}, ["b"])
+    found, line = goal_of("kvasir", rows)
+    assert found is met
+    assert line.endswith("goal met" if met else "goal missed")
+    assert goal_of("acdc", rows)[0]
+
+
+def test_variants_change_what_they_name_and_nothing_else():
+    shared = small_spec()
+    shared = replace(shared, training=replace(shared.training, learning_rate=0.03))
+    plain = spec_of(shared, Cell("40", "loco", 2), ablate=True)
+    assert (plain.method, plain.training.seed) == (shared.method, 2)
+    for name, changes in ABLATIONS.items():
+        variant = spec_of(shared, Cell("40", name, 2), ablate=True)
+        assert (variant == plain) is (not changes), name
+    with pytest.raises(SpecError, match=r"expected the name of a value of the specification, but got 'method\.ice'"):
+        changed(shared, {"method.ice": False})
+
+
+def test_unknown_arms_are_refused():
+    options = arguments_of(["--data", "x", "--methods", "loco,nothing"])
+    with pytest.raises(SpecError, match="expected `method` to be one of"):
+        arms_of(options)
+    with pytest.raises(SpecError, match="expected variants among"):
+        arms_of(arguments_of(["--data", "x", "--ablate", "--variants", "no luck"]))
+
+
+def test_finished_cells_are_kept_and_other_settings_refused(tmp_path):
+    CellFile("x", {"batch": 4}, tmp_path).add("40/loco/0", {"dice": 1})
+    again = CellFile("x", {"batch": 4}, tmp_path)
+    assert again.cells == {"40/loco/0": {"dice": 1}}
+    again.write({"line": "done"})
+    assert json.loads((tmp_path / "x.json").read_text())["figures"]["line"] == "done"
+    with pytest.raises(SettingsError, match="but batch differ"):
+        CellFile("x", {"batch": 2}, tmp_path)
+
+
+@pytest.fixture
+def frames(tmp_path):
+    rng = np.random.default_rng(0)
+    records = []
+    for n in range(4):
+        mask = np.zeros((40, 40), dtype=np.uint8)
+        mask[8:24, 8 + n : 24 + n] = 1
+        image = (rng.integers(0, 60, (40, 40, 3)) + 120 * mask[..., None]).astype(np.uint8)
+        paths = [str(tmp_path / f"{kind}{n}.png") for kind in ("image", "label")]
+        for path, array in zip(paths, (image, mask), strict=True):
+            Image.fromarray(array).save(path)
+        records.append(Record(f"f{n}", *paths, f"f{n}"))
+    return records
+
+
+def test_one_cell_trains_on_all_labels_it_may_see_and_measures_student_and_teacher(frames, monkeypatch):
+    torch.set_num_threads(1)
+    seen = []
+
+    class Watched(StepDataset):
+        def __init__(self, labelled, unlabelled, *rest):
+            seen.append(({r.id for r in labelled}, {r.id for r in unlabelled}))
+            super().__init__(labelled, unlabelled, *rest)
+
+    monkeypatch.setattr("lib.trainers.semi_supervised.StepDataset", Watched)
+    spec = small_spec(FRAME, epochs=1, iterations=2)
+    studies = studies_with(frames[:3], {"f0", "f1"})
+    assert isinstance(studies, Studies)
+    outcome = run(spec, frames[:3], studies, frames[3:], "cpu")
+    assert seen == [({"f0", "f1"}, {"f2"})]
+    assert set(outcome.student) == set(outcome.teacher) == {"f3"}
+    kept = record_of(outcome)
+    assert 0 <= mean_of(kept, "teacher", "dice") <= 1
+    assert kept["peak_mib"] > 100
+    assert kept["seconds_per_step"] == pytest.approx(kept["seconds"] / 2, abs=0.06)
