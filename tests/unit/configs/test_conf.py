@@ -77,7 +77,10 @@ def test_labels_that_cannot_work(text):
     ("conf", "message"),
     [
         ({"models": "3d"}, r"expected --conf models to be auto, frame, slice, volume, but got '3d'; choose one"),
-        ({"method": "loko"}, "expected `method` to be one of loco, supervised, mean_teacher, fixmatch, but got 'loko'"),
+        (
+            {"method": "loko"},
+            "expected `method` to be one of loco, supervised, mean_teacher, fixmatch, .* but got 'loko'",
+        ),
         (
             {"network": "vgg"},
             r"expected --conf network to be one of deeplabv3plus_resnet50, .*but got 'vgg'; choose one",

@@ -31,6 +31,13 @@ class TestMN(MethodSuite):
         assert torch.allclose(for_3d.sum(1), torch.ones_like(for_3d.sum(1)))
         assert method.parts["second"].training
 
+    def test_without_an_unlabelled_volume_in_the_step_no_network_is_asked(self):
+        method, batch, calls = self.build(), batch_of(3), []
+        method.parts["second"].register_forward_hook(lambda m, x, y: calls.append(len(x[0])))
+        targets = method._targets(batch.image_u_weak[:0])
+        assert [tuple(t.shape) for t in targets] == [(0, 3, 8, 8, 8)] * 2
+        assert calls == []
+
     def test_the_unlabelled_share_grows(self):
         method, batch = self.build(), batch_of(3, labelled=2, unlabelled=2)
         counts = [method._counts(batch, step) for step in range(method.pretraining_steps, 40)]

@@ -101,6 +101,9 @@ class MN(Method):
 
     def _targets(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """What the 3D and the 2D network shall say: the other's probabilities in evaluation mode, without gradient."""
+        if not len(image):
+            empty = image.new_zeros((0, self.classes, *image.shape[2:]))
+            return empty, empty
         student, second = self.network.student.eval(), self.parts["second"].eval()
         with torch.no_grad():
             slices, volumes = second(slices_of(image)).logits, student(image).logits
