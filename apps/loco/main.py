@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import Any
@@ -30,8 +29,6 @@ from lib.server.viewer import Viewer
 from lib.store.journal import JournalError
 from lib.store.project import open_project
 
-logger = logging.getLogger(__name__)
-
 
 class LoCoApp(Refusals, MONAILabelApp):
     """Wiring only: settings in, tasks out, the watcher started."""
@@ -46,8 +43,8 @@ class LoCoApp(Refusals, MONAILabelApp):
                 studies=studies,
                 conf=conf,
                 name="LoCo",
+                version="0.2",
                 description="Semi-supervised segmentation of low-contrast lesions that picks the next image to label",
-                version="0.1",
             )
         except (SpecError, JournalError, PermissionError) as e:
             # a setting to correct, not a defect: the sentence alone, without the way it came
@@ -62,9 +59,7 @@ class LoCoApp(Refusals, MONAILabelApp):
         try:
             datastore = open_studies(self.studies, self._project, settings.modalities, settings.cache_bytes)
         except RequestException as e:
-            raise SpecError(
-                f"expected a DICOMweb server at {self.studies}, but: {e}; start it or correct the address"
-            ) from e
+            raise SpecError(f"expected a DICOMweb server at {self.studies}, but: {e}; start it or correct it") from e
         self._spec = plan_for(datastore, self._project, settings)
         self._task = LoCoTask(self._spec, self._project, settings)
         datastore.attach(self._spec.labels, settings.patient)
@@ -96,7 +91,7 @@ class LoCoApp(Refusals, MONAILabelApp):
         import monailabel.app as server  # not before: it reads the settings when it is imported
 
         super().on_init_complete()
-        # a training, a scoring pass and the server share the cores: threads that spin at barriers slow each other down
+        # trainings, scoring and the server share the cores: threads that spin at barriers slow each other down
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         settings, journal = self._settings, self._project.journal
         folder = self._project.model(self._task.name)
@@ -114,8 +109,7 @@ class LoCoApp(Refusals, MONAILabelApp):
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Inference of a study, which OHIF names by its series; whoever holds the study goes on holding it."""
-        image = request.get("image")
-        request = {**request, "image": self._viewer.image_of(str(image)) or image}
+        request = {**request, "image": self._viewer.image_of(str(request.get("image"))) or request.get("image")}
         used(self._project.journal, request)
         return super().infer(request, datastore)
 
