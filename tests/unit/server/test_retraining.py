@@ -103,7 +103,8 @@ def test_labels_in_the_folder_are_looked_for_now_and_then(journal):
 
 
 @pytest.mark.parametrize(("status", "journalled"), [("STOPPED", "stopped"), ("ERROR", "failed")])
-def test_a_training_that_ends_before_it_began_is_not_started_again_at_once(journal, status, journalled):
+def test_a_training_that_ends_before_it_began_is_not_started_again_at_once(journal, status, journalled, monkeypatch):
+    monkeypatch.setattr("lib.server.retraining.time.time", lambda: NOW)
     started = []
     retraining = watcher(journal, started)
     submit(journal, "a", "b")

@@ -18,6 +18,7 @@ def stopped(monkeypatch):
     monkeypatch.setitem(utils.background_tasks, "train", [task])
     monkeypatch.setitem(utils.background_processes, "train", {"1": object()})
     monkeypatch.setattr(training.train, "stop", lambda: event.set())
+    monkeypatch.setattr(training.checks, "train_one", lambda asked: asked)
     monkeypatch.setattr(training.train, "run_model", lambda *args: {"started": args[0]})
     return event
 
