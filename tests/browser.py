@@ -74,9 +74,12 @@ class Ohif:
         box = self.page.locator(".cornerstone-canvas").first.bounding_box()
         x, y = box["x"] + where[0] * box["width"], box["y"] + where[1] * box["height"]
         self.page.mouse.move(x, y)
+        self.page.wait_for_timeout(200)  # the viewer handles the events of a mouse one drawing late
         self.page.mouse.down()
         self.page.mouse.move(x + length * box["width"], y, steps=4)
+        self.page.wait_for_timeout(200)
         self.page.mouse.up()
+        self.page.wait_for_timeout(200)
 
     def labelmap(self) -> np.ndarray:
         """All values of the label map that is shown, in OHIF's order: X fastest."""

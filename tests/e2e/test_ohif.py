@@ -62,7 +62,7 @@ def test_frames_of_a_folder_are_annotated_without_a_pacs(frames):
         painted = viewer.labelmap().reshape(120, 160)
         assert painted.sum() > 100
         viewer.part("eraser").click()
-        viewer.stroke((0.44, 0.5), 0.0)
+        viewer.stroke((0.43, 0.5), 0.03)
         drawn = viewer.labelmap().reshape(120, 160)
         assert 0 < drawn.sum() < painted.sum()
         viewer.shot("2 drawn and erased")
