@@ -17,6 +17,7 @@ from unit.helpers import spec_of as small_spec
 from lib.core.batch import StepDataset
 from lib.core.cases import Record
 from lib.core.spec import SpecError
+from lib.trainers import semi_supervised
 
 ARMS = ["supervised", "loco"]
 
@@ -113,7 +114,7 @@ def test_one_cell_trains_on_all_labels_it_may_see_and_measures_student_and_teach
             seen.append(({r.id for r in labelled}, {r.id for r in unlabelled}))
             super().__init__(labelled, unlabelled, *rest)
 
-    monkeypatch.setattr("lib.trainers.semi_supervised.StepDataset", Watched)
+    monkeypatch.setattr(semi_supervised, "StepDataset", Watched)
     spec = small_spec(FRAME, epochs=1, iterations=2)
     studies = studies_with(frames[:3], {"f0", "f1"})
     assert isinstance(studies, Studies)

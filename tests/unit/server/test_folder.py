@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from unit.helpers import nifti, noise, png
 
 from lib.core.spec import SpecError
+from lib.server import files
 from lib.server.datalist import ListedStudies
 from lib.server.files import FileTree
 from lib.server.folder import FolderStudies, new_ids, safe_id
@@ -78,8 +79,6 @@ def test_new_files_and_folders_are_noticed_by_themselves(tmp_path):
 
 
 def test_a_folder_that_did_not_change_is_not_read_again(tmp_path, monkeypatch):
-    import lib.server.files as files
-
     picture(tmp_path / "sub/a.png")
     monkeypatch.setattr(files, "_SETTLED_NS", -1)
     tree = FileTree(tmp_path, (".png",))

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lib.core.bundle import export
 from lib.core.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from lib.core.networks import build_network
 from lib.core.spec import DataSpec, MethodSpec, NetworkSpec, TaskSpec, TrainSpec
@@ -24,7 +25,7 @@ def command():
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """Studies whose volume model has version 1 and the live version 2; converters, slow, are left out."""
-    monkeypatch.setattr("lib.core.bundle.export._tried", lambda *a: None)
+    monkeypatch.setattr(export, "_tried", lambda *a: None)
     (tmp_path / "studies").mkdir()
     project = open_project(tmp_path, str(tmp_path / "studies"))
     torch.manual_seed(0)
