@@ -151,7 +151,8 @@ def annotate_at_once(app: MONAILabelApp, queue: Any, clients: list[str], picks: 
             if number % 2:
                 label(app._project.journal, reply["id"], client)
             else:
-                app._project.journal.add_skip(reply["id"], client, "later", time.time())
+                # for all: an image that one annotator passes by until later may well go to another
+                app._project.journal.add_skip(reply["id"], client, "unreadable", time.time(), for_all=True)
 
     threads = [threading.Thread(target=annotate, args=(client,)) for client in clients]
     for thread in threads:
