@@ -576,6 +576,15 @@ def test_skips_are_for_oneself_for_all_or_by_two_who_are_unsure(journal):
     assert journal.skipped_for("bob") == ["broken", "later"]
 
 
+def test_an_image_that_was_passed_by_while_the_order_was_made_is_not_taken(journal):
+    known = journal.last_skip_id()
+    journal.lease(["a"], "ann", 60, NOW)
+    journal.add_skip("a", "ann", "unreadable", NOW, for_all=True)
+    assert journal.lease(["a", "b"], "bob", 60, NOW, skips_known=known) == "b"
+    # an order that was made after the skip has the image for a reason
+    assert journal.lease(["a"], "eve", 60, NOW, skips_known=journal.last_skip_id()) == "a"
+
+
 def test_a_skip_is_counted_and_ends_only_ones_own_lease(journal):
     journal.lease(["a"], "ann", 60, NOW)
     journal.add_skip("a", "bob", "blurred", NOW)

@@ -52,11 +52,12 @@ class NextImage(Strategy):
             journal.renew(own, client, LEASE_S, now)
             return self._again(own, view)
         for _ in range(_ATTEMPTS):
+            skips_known = journal.last_skip_id()
             choices, seed, left = self._choices(view, client, now)
             if not choices:
                 return self._nameless(view, client, now)
             picks = {choice.image: self._pick(choice, client, view, seed, now) for choice in choices}
-            image = journal.lease(list(picks), client, LEASE_S, now, picks.__getitem__)
+            image = journal.lease(list(picks), client, LEASE_S, now, picks.__getitem__, skips_known)
             if image is not None:
                 _prefetch(datastore, [other for other in picks if other != image][:_AHEAD])
                 pick = picks[image]

@@ -107,18 +107,18 @@ class SegmentationNetwork(nn.Module):
             logits = F.interpolate(logits, size=maps[0].shape[2:], mode="bilinear", align_corners=True)
         return NetworkOutput(logits, self.projector(self.pool(feature)).float(), maps, feature)
 
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, learning_rate: float, encoder_rate: float = ENCODER_RATE) -> list[dict[str, Any]]:
         """Groups for a `torch.optim` optimiser, every trainable parameter in exactly one.
 
-        A pretrained encoder learns at a tenth of `learning_rate`, everything else at `learning_rate` (optimiser of
-        LoCo: 1e-3 and 1e-2). The groups of one network are the same with and without pretrained weights; only the rate
+        A pretrained encoder learns at `encoder_rate` times `learning_rate`, everything else at `learning_rate`
+        (optimiser of LoCo: 1e-3 and 1e-2). The groups of one network are the same with and without pretrained weights; only the rate
         differs, so that an optimiser state fits a network that was built where the weight file was missing.
         """
         encoder = getattr(self.body, "encoder", None)
         first = [p for p in encoder.parameters() if p.requires_grad] if encoder is not None else []
         known = {id(p) for p in first}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
-        rate = learning_rate * (ENCODER_RATE if self.encoder_pretrained else 1.0)
+        rate = learning_rate * (encoder_rate if self.encoder_pretrained else 1.0)
         groups = [
             {"name": "encoder", "params": first, "lr": rate},
             {"name": "rest", "params": rest, "lr": learning_rate},

@@ -31,6 +31,7 @@ from lib.core.spec_methods import (
     UniMatchSpec,
 )
 
+Optimizer = Literal["sgd", "adamw"]
 Kind = Literal["frame", "slice", "volume"]
 KINDS: tuple[Kind, ...] = ("frame", "slice", "volume")
 
@@ -168,12 +169,15 @@ class TrainSpec:
     batch_labelled: int
     batch_unlabelled: int
     learning_rate: float
-    """Of everything but the encoder; the encoder's is a tenth of it."""
+    """Of everything but a pretrained encoder, which has `encoder_rate` times as much."""
     ema_decay: float
     momentum: float = 0.9
     weight_decay: float = 1e-4
     poly_power: float = 0.9
     seed: int = 0
+    optimizer: Optimizer = "sgd"
+    """sgd: LoCo's, for long runs; adamw: learns several times as much in a run of a few hundred steps."""
+    encoder_rate: float = 0.1
 
     @property
     def iterations(self) -> int:

@@ -27,8 +27,12 @@ class Picking(Database):
         ttl_s: float,
         now: float,
         pick: Callable[[str], Pick] | None = None,
+        skips_known: int | None = None,
     ) -> str | None:
         """Take the first image of `image_order` that nobody holds or has labelled, and log the pick, in one transaction.
+
+        Others go on while an order is made: one of them may take an image and pass it by, which ends the lease. Such an
+        image is not taken.
 
         Args:
             image_order: Image ids, best first.
@@ -36,6 +40,7 @@ class Picking(Database):
             ttl_s: Seconds until the lease expires by itself.
             now: Unix seconds. A lease that would last longer than `ttl_s` from now, because the clock was set back, is cut.
             pick: What to log for the image that is taken; its id is ignored.
+            skips_known: `last_skip_id` before `image_order` was made; None: the order knows all skips.
 
         Returns:
             The image, or None if all are held by others or labelled.
@@ -43,7 +48,9 @@ class Picking(Database):
         client = client or ""
         with self.write() as connection:
             connection.execute("UPDATE leases SET expires = ? WHERE expires > ?", (now + ttl_s, now + ttl_s))
-            image = next((i for i in image_order if _is_free(connection, i, client, now)), None)
+            passed_by = _skipped_since(connection, skips_known) if skips_known is not None else ()
+            order = (i for i in image_order if i not in passed_by)
+            image = next((i for i in order if _is_free(connection, i, client, now)), None)
             if image is not None:
                 connection.execute(_TAKE_LEASE, (image, client, now, now + ttl_s))
                 if pick is not None:
@@ -115,6 +122,10 @@ class Picking(Database):
         )
         return [row["image"] for row in rows]
 
+    def last_skip_id(self) -> int:
+        """Highest id of a skip; 0 before the first."""
+        return int(self.read("SELECT COALESCE(MAX(id), 0) FROM skips")[0][0])
+
     def add_pick(self, pick: Pick) -> None:
         """Log which image was served to whom and why; the id is given here."""
         with self.write() as connection:
@@ -132,6 +143,11 @@ class Picking(Database):
     def picks(self, limit: int = 50) -> list[Pick]:
         """The latest picks, newest first."""
         return [pick_from(row) for row in self.read("SELECT * FROM picks ORDER BY id DESC LIMIT ?", (limit,))]
+
+
+def _skipped_since(connection: sqlite3.Connection, last: int) -> set[str]:
+    """Images that somebody passed by after skip number `last`."""
+    return {row["image"] for row in connection.execute("SELECT image FROM skips WHERE id > ?", (last,))}
 
 
 def _is_free(connection: sqlite3.Connection, image: str, client: str, now: float) -> bool:

@@ -42,6 +42,7 @@ from lib.core.validate import Validation, validate
 from lib.decisions import decided
 from lib.store.project import ModelFolder, Project
 from lib.studies import records_of
+from lib.trainers.optimizers import make_optimizer
 from lib.trainers.options import option_defaults, smaller_batches
 from lib.trainers.progress import Progress, RunState, dice_line, scalars
 from lib.trainers.publish import adopt_live, live_checkpoint, publish
@@ -211,18 +212,12 @@ class SemiSupervisedTraining(BasicTrainTask):
         return network
 
     def optimizer(self, context: Context) -> torch.optim.Optimizer:
-        """SGD on the student, as LoCo, and on what the method brings along; the teacher does not train."""
+        """For the student and what the method brings along; the teacher does not train."""
         training = self._state.spec.training
         method = self._state.method = self._method(context)
-        optimizer = torch.optim.SGD(
-            [
-                *context.network.student.parameter_groups(training.learning_rate),
-                *method.parameter_groups(training.learning_rate),
-            ],
-            lr=training.learning_rate,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-        )
+        rates = training.learning_rate, training.encoder_rate
+        groups = [*context.network.student.parameter_groups(*rates), *method.parameter_groups(*rates)]
+        optimizer = make_optimizer(groups, training)
         if self._state.resumed is not None and self._state.resumed.optimizer:
             optimizer.load_state_dict(self._state.resumed.optimizer)
         return optimizer

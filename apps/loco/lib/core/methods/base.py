@@ -29,6 +29,7 @@ from lib.core.batch import Batch, Views
 from lib.core.cases import Record
 from lib.core.distributed import world_size
 from lib.core.losses import supervised_loss
+from lib.core.networks import ENCODER_RATE
 from lib.core.schedules import sigmoid_rampup
 from lib.core.spec import KINDS, Kind, MethodSpec, SpecError, TaskSpec
 from lib.core.teacher import StudentTeacher
@@ -165,9 +166,9 @@ class Method:
         self.parts.to(device)
         return self
 
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, learning_rate: float, encoder_rate: float = ENCODER_RATE) -> list[dict[str, Any]]:
         """Optimiser groups of `parts`: those of a second network, as it makes them, and the rest."""
-        own = self.parts["second"].parameter_groups(learning_rate) if self.second else []
+        own = self.parts["second"].parameter_groups(learning_rate, encoder_rate) if self.second else []
         groups = [{**g, "name": f"second {g['name']}"} for g in own]
         rest = [p for k, m in self.parts.items() if k != "second" for p in m.parameters() if p.requires_grad]
         return [*groups, {"name": "heads", "params": rest, "lr": learning_rate}] if rest else groups
