@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from lib.core.networks import build_network
 from lib.core.spec import NetworkSpec, SpecError, TrainSpec
 from lib.trainers.optimizers import make_optimizer

@@ -111,8 +111,8 @@ class SegmentationNetwork(nn.Module):
         """Groups for a `torch.optim` optimiser, every trainable parameter in exactly one.
 
         A pretrained encoder learns at `encoder_rate` times `learning_rate`, everything else at `learning_rate`
-        (optimiser of LoCo: 1e-3 and 1e-2). The groups of one network are the same with and without pretrained weights; only the rate
-        differs, so that an optimiser state fits a network that was built where the weight file was missing.
+        (optimiser of LoCo: 1e-3 and 1e-2). The groups of one network are the same with and without pretrained weights; only
+        the rate differs, so that an optimiser state fits a network that was built where the weight file was missing.
         """
         encoder = getattr(self.body, "encoder", None)
         first = [p for p in encoder.parameters() if p.requires_grad] if encoder is not None else []
