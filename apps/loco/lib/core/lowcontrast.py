@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from lib.core.predict import Prediction
+from lib.core.predict import Prediction, likeliest
 from lib.core.uncertainty import feature_cosine, image_uncertainty
 
 _BAND = 0.0125
@@ -107,7 +107,7 @@ def score_image(
     """
     probs, projection = prediction.probs, prediction.projection
     field = torch.ones(probs.shape[1:], dtype=torch.bool) if field is None else field
-    label = probs.argmax(dim=0)
+    label = likeliest(probs)
     radius = band_radius(field, prediction.grid.spacing)
     classes, border = [], 0.0
     for name, index in labels.items():
@@ -189,7 +189,7 @@ def _feature_terms(projection: Tensor, band: _Band) -> dict[str, float]:
     inner, outer = band.halves()
     if not bool(inner.any()) or not bool(outer.any()):
         return {"feature_contrast": 0.5, "feature_cosine": 0.5}
-    features = F.normalize(band.of(projection), dim=0)
+    features = _unit(band.of(projection))
     means = features @ torch.stack([inner, outer], dim=1)
     within = 1 - 0.5 * float((means**2).sum())  # mean |z|^2 is 1 in both halves
     between = 0.25 * float(((means[:, 0] - means[:, 1]) ** 2).sum())
@@ -200,6 +200,11 @@ def _feature_terms(projection: Tensor, band: _Band) -> dict[str, float]:
     }
 
 
+def _unit(features: Tensor) -> Tensor:
+    """Columns of `P N` float at length 1; those of zeros stay. `F.normalize` takes over three times as long on a CPU."""
+    return features * features.square().sum(dim=0).clamp(min=1e-24).rsqrt()
+
+
 def _border_length(band: _Band, radius: Sequence[float], field: Tensor) -> float:
     """Content of the band over its width, in units of the field of view (2D: its mean side; 3D: that squared)."""
     width = 2 * float(np.prod(radius)) ** (1 / len(radius))
@@ -208,7 +213,7 @@ def _border_length(band: _Band, radius: Sequence[float], field: Tensor) -> float
 
 def _embedding(features: Tensor, probs: Tensor) -> np.ndarray:
     """Mean feature of the image and of each class, weighted by its probability; `P *S`, `K *S` to (K + 1) P float32."""
-    flat = F.normalize(features.flatten(1), dim=0)
+    flat = _unit(features.flatten(1))
     weights = torch.cat([torch.ones(1, flat.shape[1]), probs.flatten(1)])
     means = F.normalize(flat @ weights.T, dim=0)
     return F.normalize(means.T.flatten(), dim=0).numpy().astype(np.float32)
