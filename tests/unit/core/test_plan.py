@@ -99,6 +99,13 @@ def test_a_gpu_gets_larger_crops_and_longer_runs():
         assert plan_data(kind, HEADERS[:2], True).patch >= plan_data(kind, HEADERS[:2], False).patch
 
 
+def test_short_runs_of_a_pretrained_network_have_adamw_and_one_rate():
+    for kind in ("frame", "slice"):
+        training = plan_training(kind, False)
+        assert (training.optimizer, training.encoder_rate) == ("adamw", 1.0)
+        assert (plan_training(kind, True).optimizer, plan_training(kind, True).encoder_rate) == ("sgd", 0.1)
+
+
 @pytest.mark.parametrize("kind", ["frame", "slice", "volume"])
 @pytest.mark.parametrize("cuda", [False, True])
 def test_the_whole_task(kind, cuda):
