@@ -3,8 +3,9 @@
     python benchmarks/next_sample.py --images 100000
 
 Next Sample through the app's own path (`LoCoApp.next_sample`) with a real journal and scores of every study; annotators
-from several processes at once; the time to store the scores; scoring against dropout with five passes; beside it the
-strategies that MONAI Label comes with, as its endpoint calls them. Exits 1 when a goal is missed.
+from several processes at once; the time to store the scores; scoring against dropout with five passes; a study added to
+a folder of that many files; beside it the strategies that MONAI Label comes with, as its endpoint calls them. Exits 1 when a
+goal is missed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +26,25 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT / "benchmarks")]
 
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from monailabel.datastore.local import LocalDatastore  # noqa: E402
 from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
 from monailabel.interfaces.utils.app import app_instance, clear_cache  # noqa: E402
-from monailabel.tasks.activelearning.epistemic import Epistemic  # noqa: E402
-from monailabel.tasks.activelearning.first import First  # noqa: E402
-from monailabel.tasks.activelearning.random import Random  # noqa: E402
 from PIL import Image  # noqa: E402
 from report import write  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
+from scoring import scoring_against_dropout  # noqa: E402
+from stock_strategies import STOCK_IMAGES, stock_strategies  # noqa: E402
 
-from lib.core.cases import load_case  # noqa: E402
-from lib.core.dropout import PASSES, dropout_passes  # noqa: E402
-from lib.core.lowcontrast import field_of_view, score_image  # noqa: E402
-from lib.core.networks import build_network  # noqa: E402
-from lib.core.predict import predict  # noqa: E402
-from lib.core.spec import DataSpec, NetworkSpec  # noqa: E402
-from lib.core.uncertainty import epistemic_entropy  # noqa: E402
+from lib.core.dropout import PASSES  # noqa: E402
+from lib.server.folder import FolderStudies  # noqa: E402
 from lib.store.journal import Journal  # noqa: E402
 from lib.store.records import Score  # noqa: E402
 
 GOALS = {"p95_ms": 50.0, "duplicates": 0, "store_s": 2.0, "times_mc_dropout": 4.0}
 CLICKS, PICKS, ANNOTATORS, PROCESSES = 200, 200, 8, 4
-STOCK_IMAGES, STOCK_CLICKS = 10_000, 10
 VIDEOS, LABELLED, EMBEDDING = 2000, 300, 192
-SIDE, ROUNDS = 320, 12
+SETTLE_S = 2.5
+"""A folder that has just changed is read again at the next look."""
 RARE = 5
 """In every fifth study the model finds nothing."""
 
@@ -181,63 +173,27 @@ def concurrently(app: MONAILabelApp) -> tuple[int, int, np.ndarray]:
     return len(served), sum(len(who) > 1 for who in holders.values()), np.array([ms for _, _, ms in served])
 
 
-def scoring_against_dropout(folder: Path) -> dict[str, float]:
-    """Seconds per study, interleaved: one pass with all terms, and five passes with the mean entropy."""
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(60, 200, (SIDE, SIDE, 3)).astype(np.uint8)).save(folder / "one.png")
-    data = DataSpec("frame", (SIDE, SIDE), SIDE)
-    network = build_network(NetworkSpec("deeplabv3plus_efficientnet_lite0", 2, pretrained=False), 2).eval()
-    case = load_case(str(folder / "one.png"), None, data, 2)
-    device, thresholds = torch.device("cpu"), torch.tensor([0.9, 0.9])
-
-    def ours() -> None:
-        prediction = predict(network, case, data, device, with_projection=True)
-        score_image(prediction, thresholds, {"lesion": 1}, None, field_of_view(case.image, True))
-
-    def dropout() -> None:
-        float(epistemic_entropy(dropout_passes(network, case, data, device)).mean())
-
-    took: dict[str, list[float]] = {"ours": [], "dropout": []}
-    for round_no in range(ROUNDS + 1):
-        for name, run in (("ours", ours), ("dropout", dropout)):
-            start = time.perf_counter()
-            run()
-            if round_no:
-                took[name].append(time.perf_counter() - start)
-    seconds = {name: float(np.median(values)) for name, values in took.items()}
-    ratio = float(np.median(np.array(took["dropout"]) / np.array(took["ours"])))
-    return {"ours_s": seconds["ours"], "dropout_s": seconds["dropout"], "ratio": ratio}
+def one_more(folder: Path, images: list[str]) -> dict[str, float]:
+    """Seconds until a folder of files, a sub-folder per video, is listed: at first, and after one more was added."""
+    studies = folder / "many"
+    for name in images:
+        video = studies / name.split("_")[0]
+        video.mkdir(parents=True, exist_ok=True)
+        (video / f"{name}.png").touch()
+    time.sleep(SETTLE_S)
+    datastore = FolderStudies(studies, Journal(folder / "many.sqlite"))
+    took = {"first_s": _listing(datastore, len(images))}
+    (studies / images[0].split("_")[0] / "added.png").touch()
+    took["one_more_s"] = _listing(datastore, len(images) + 1)
+    return took
 
 
-def stock_strategies(folder: Path) -> dict[str, str | float]:
-    """Median milliseconds of the endpoint's body with MONAI Label's own strategies, or the error."""
-    studies = folder / "stock"
-    studies.mkdir()
-    for name in study_names(STOCK_IMAGES):
-        (studies / f"{name}.png").touch()
-    datastore = LocalDatastore(str(studies), extensions=("*.png",))
-    found: dict[str, str | float] = {}
-    for name, strategy in {"random": Random(), "first": First(), "epistemic": Epistemic()}.items():
-        found[name] = _timed(lambda s=strategy, n=name: _endpoint_body(s, n, datastore))
-    return found
-
-
-def _endpoint_body(strategy: Any, name: str, datastore: LocalDatastore) -> None:
-    image = strategy({"strategy": name}, datastore)["id"]
-    info = datastore.get_image_info(image).get("strategy", {})
-    datastore.update_image_info(image, {"strategy": {**info, name: {"ts": int(time.time()), "client_id": "one"}}})
-
-
-def _timed(run: Callable[[], None]) -> str | float:
-    took = []
-    try:
-        for _ in range(STOCK_CLICKS):
-            start = time.perf_counter()
-            run()
-            took.append(1e3 * (time.perf_counter() - start))
-    except ValueError as e:
-        return f"fails: {str(e).split(';')[0][:60]}"
-    return float(np.median(took))
+def _listing(datastore: FolderStudies, expected: int) -> float:
+    start = time.perf_counter()
+    datastore.refresh()
+    found = len(datastore.list_images())
+    assert found == expected, f"expected {expected} studies, but {found} were listed"
+    return time.perf_counter() - start
 
 
 def measure(images: int) -> dict[str, Any]:
@@ -275,6 +231,7 @@ def measure(images: int) -> dict[str, Any]:
                 "p95_ms": float(np.percentile(at_once, 95)),
             },
             "duplicates": duplicates,
+            "adding": one_more(folder, names),
             "scoring": scoring_against_dropout(folder),
             "stock": stock_strategies(folder),
         }
@@ -302,6 +259,7 @@ def show(figures: dict[str, Any], console: Console) -> None:
         (f"of {at_once['picks']} picks given twice", str(figures["duplicates"]), "0"),
         (f"storing {figures['images']:,} scores", f"{figures['store_s']:.2f} s", "<= 2 s"),
         ("ranking them, once per model", f"{figures['rank_s']:.2f} s", ""),
+        ("listing a folder, at first / with one more", "{first_s:.2f} / {one_more_s:.2f} s".format(**figures["adding"]), ""),
         ("scoring a study", f"{1e3 * scoring['ours_s']:.0f} ms", ""),
         (f"dropout, {PASSES} passes", f"{1e3 * scoring['dropout_s']:.0f} ms", f"{scoring['ratio']:.1f} x, >= 4 x"),
     ]  # fmt: skip

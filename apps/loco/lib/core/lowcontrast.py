@@ -77,7 +77,8 @@ class _Band:
 
     def of(self, values: Tensor) -> Tensor:
         """`C *S` to `C N` float32."""
-        return values[(slice(None), *self.places.unbind(dim=1))].float()
+        # the networks' maps are channels last: this way whole vectors are copied
+        return values.movedim(0, -1)[self.places.unbind(dim=1)].float().T
 
     def halves(self) -> tuple[Tensor, Tensor]:
         """Weights of the inner and of the outer half, each of sum 1, or of sum 0 where a half is empty (N float)."""

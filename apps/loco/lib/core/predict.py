@@ -94,7 +94,11 @@ def _full_resolution(network: nn.Module, device: torch.device, with_projection: 
             return probs, None
         mode = "bilinear" if probs.ndim == 4 else "trilinear"
         size = tuple(probs.shape[2:])
-        return probs, F.interpolate(output.projection.float(), size=size, mode=mode, align_corners=True)
+        projection = output.projection.float()
+        if projection.ndim == 4:
+            # upsampling takes a fifth of the time on a CPU
+            projection = projection.contiguous(memory_format=torch.channels_last)
+        return probs, F.interpolate(projection, size=size, mode=mode, align_corners=True)
 
     return forward
 
