@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT)]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from benchmarks import plots, report  # noqa: E402
+from benchmarks import plots, report, tables  # noqa: E402
 from benchmarks.cellfile import CellFile, SettingsError  # noqa: E402
 from benchmarks.datasets import (  # noqa: E402
     DataSet,
@@ -245,6 +245,8 @@ def main(arguments: Sequence[str]) -> int:
     met, line = goal_of(data.name, rows) if not options.ablate else (True, best_variant(rows))
     results.write({"rows": rows, "line": line, "goal_met": met})
     plots.label_efficiency(rows, data.name, results.path.with_suffix(".png"))
+    if options.out == report.RESULTS and not options.ablate:
+        tables.main()
     show(Console(width=130), rows)
     print(line)
     return 0 if met else 1

@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "apps" / "loco")]
 
 import torch  # noqa: E402
 from benchmarks.report import write  # noqa: E402
+from benchmarks.tables import cost, fill  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import track  # noqa: E402
 
@@ -30,8 +31,6 @@ from lib.core.networks import build_network, default_network  # noqa: E402
 from lib.core.spec import KINDS, DataSpec, Kind, MethodSpec, NetworkSpec, TaskSpec, TrainSpec  # noqa: E402
 from lib.core.teacher import StudentTeacher  # noqa: E402
 
-DOCS = ROOT / "docs" / "methods.md"
-BEGIN, END = "<!-- method_cost: begin -->", "<!-- method_cost: end -->"
 TOTAL = 1000
 """Steps of the imagined run; the measured ones are its last, when every stage and ramp is over."""
 CLASSES = 2
@@ -87,22 +86,6 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {n: statistics.median(s / b for s, b in zip(times, base, strict=True)) for n, times in seconds.items()}
 
 
-def table(figures: Mapping[str, Mapping[str, float]]) -> str:
-    """Markdown: one row per method, one column per kind; `-` where a method does not work."""
-    names = list(dict.fromkeys(name for kind in figures.values() for name in kind))
-    rows = [f"| method | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
-    for name in names:
-        cells = (f"{kind[name]:.1f}" if name in kind else "-" for kind in figures.values())
-        rows.append(f"| `{name}` | {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def with_table(text: str, rows: str) -> str:
-    """`text` with `rows` between the two marks."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{rows}\n{END}{rest.split(END)[1]}"
-
-
 def main(arguments: list[str]) -> int:
     """Measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -124,8 +107,8 @@ def main(arguments: list[str]) -> int:
         del runs
     settings = {"rounds": options.rounds, "side": options.side, "classes": CLASSES}
     write("method_cost", settings, figures)
-    rows = table(figures)
-    DOCS.write_text(with_table(DOCS.read_text(), rows))
+    rows = cost(figures)
+    fill("method_cost", rows)
     console.print(rows)
     costly = max((value, name, kind) for kind, found in figures.items() for name, value in found.items())
     console.print(f"the dearest step: {costly[1]} on a {costly[2]}, {costly[0]:.1f} times plain supervision")

@@ -15,31 +15,52 @@ _ALL = "all"
 
 
 def label_efficiency(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
-    """Dice of the teacher against the number of labels, one line with spread per arm; the ceiling as a dashed line.
+    """Dice of the teacher with its spread: against the number of labels, or of one number a row per arm; the ceiling dashed.
 
     Args:
         rows: as `summarise` of benchmarks/label_efficiency.py makes them.
         title: above the plot.
         path: PNG to write.
     """
-    figure, axes = plt.subplots(figsize=(7, 4.5), dpi=120, layout="constrained")
     few = [row for row in rows if row["labels"] != _ALL]
+    counts = {row["labels"] for row in few}
     arms = list(dict.fromkeys(row["arm"] for row in few))
+    height = 4.5 if len(counts) > 1 else 1.4 + 0.36 * len(arms)
+    figure, axes = plt.subplots(figsize=(7, height), dpi=120, layout="constrained")
+    line = axes.axhline if len(counts) > 1 else axes.axvline
+    for row in rows:
+        if row["labels"] == _ALL:
+            line(row["teacher_dice"][0], color="grey", linestyle="--", label="supervised, all labels")
+    (_against_labels if len(counts) > 1 else _arm_by_arm)(axes, few, arms)
+    axes.set_title(title if len(counts) > 1 else f"{title}, {next(iter(counts))} labels")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _against_labels(axes: Any, rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
     for number, arm in enumerate(arms):
-        own = [row for row in few if row["arm"] == arm]
+        own = [row for row in rows if row["arm"] == arm]
         x = [int(row["labels"]) * (1 + 0.012 * (number - (len(arms) - 1) / 2)) for row in own]
         dice, spread = zip(*(row["teacher_dice"] for row in own), strict=True)
         axes.errorbar(x, dice, yerr=spread, marker="o", capsize=3, label=arm)
-    for row in rows:
-        if row["labels"] == _ALL:
-            axes.axhline(row["teacher_dice"][0], color="grey", linestyle="--", label="supervised, all labels")
-    axes.set(title=title, xlabel="labelled patients or frames", ylabel="mean Dice of the teacher, %", xscale="log")
-    ticks = sorted({int(row["labels"]) for row in few})
+    axes.set(xlabel="labelled patients or frames", ylabel="mean Dice of the teacher, %", xscale="log")
+    ticks = sorted({int(row["labels"]) for row in rows})
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
-    axes.legend(fontsize="small")
-    figure.savefig(path)
-    plt.close(figure)
+
+
+def _arm_by_arm(axes: Any, rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
+    """Best on top."""
+    ranked = sorted(rows, key=lambda row: row["teacher_dice"][0])
+    for place, row in enumerate(ranked):
+        dice, spread = row["teacher_dice"]
+        axes.errorbar(dice, place, xerr=spread, marker="o", capsize=3, color="C0")
+    axes.set_yticks(range(len(arms)), [row["arm"] for row in ranked])
+    axes.set_ylim(-0.6, len(arms) - 0.4)
+    axes.set_xlabel("mean Dice of the teacher, %, and its standard deviation over the seeds")
+    axes.grid(axis="x", alpha=0.3)
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]], start: int, query: int, title: str, path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Tables of the documents, made from result files."""
+
+from pathlib import Path
+
+import pytest
+from benchmarks import plots
+from benchmarks.tables import cost, efficiency, with_section
+from PIL import Image
+
+BEGIN, END = "<!-- method_cost: begin -->", "<!-- method_cost: end -->"
+
+
+def row(labels: str, arm: str, dice: float, seeds: int = 3) -> dict:
+    figures = {name: [dice, 1.25] for name in ("student_dice", "teacher_dice", "low_contrast_dice")}
+    cost = {"missed": 1.0, "seconds_per_step": 0.456, "peak_mib": 1500}
+    return {"labels": labels, "arm": arm, "seeds": seeds, **figures, "teacher_hd95": [20.0, 2.0], **cost}
+
+
+ROWS = [row("40", "supervised", 54.0), row("40", "loco", 63.44), row("all", "supervised", 70.0)]
+
+
+def test_the_table_is_put_between_its_marks_again_and_again():
+    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    rows = cost({"frame": {"loco": 2.04}, "slice": {"loco": 1.96}, "volume": {}})
+    assert "| `loco` | 2.0 | 2.0 | - |" in rows
+    once = with_section(text, "method_cost", rows)
+    assert once == with_section(once, "method_cost", rows) == f"before\n{BEGIN}\n{rows}\n{END}\nafter\n"
+    assert with_section(text, "other", rows) == text
+
+
+def test_a_result_as_a_table_names_how_it_was_made_and_marks_the_best():
+    record = {
+        "commit": "0123456789abcdef",
+        "machine": {"processor": "a processor"},
+        "settings": {"data": "kvasir", "iterations": 300, "batch": 4, "device": "cpu"},
+        "figures": {"rows": ROWS, "line": "one line"},
+    }
+    text = efficiency(record)
+    assert text.startswith(
+        "300 steps of 4 labelled and as many unlabelled images, seeds 0 to 2, cpu (a processor), commit"
+    )
+    assert "| 40 | `loco` | 3 | **63.4 ± 1.2** | 63.4 ± 1.2 | 20.0 ± 2.0 | 63.4 ± 1.2 | 0.46 | 1500 |" in text
+    assert "| 40 | `supervised` | 3 | 54.0 ± 1.2 |" in text
+    assert "| all | `supervised` | 3 | **70.0 ± 1.2** |" in text
+    assert text.endswith("(../benchmarks/results/label_efficiency_kvasir.png)")
+
+
+@pytest.mark.parametrize("rows", [ROWS, [*ROWS, row("80", "loco", 66.0), row("80", "supervised", 60.0)]])
+def test_plots_of_one_and_of_several_numbers_of_labels(rows: list, tmp_path: Path):
+    plots.label_efficiency(rows, "kvasir", tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.width > 600
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 20
