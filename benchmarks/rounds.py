@@ -22,7 +22,7 @@ from lib.core.images import is_picture
 from lib.core.lowcontrast import field_of_view, score_image
 from lib.core.policies import make_policy
 from lib.core.pool import Pool, Situation, make_pool
-from lib.core.predict import predict
+from lib.core.predict import likeliest, predict
 from lib.core.select import choose_batch
 from lib.core.spec import TaskSpec
 from lib.core.uncertainty import epistemic_entropy
@@ -184,7 +184,7 @@ def predicted_areas(
     areas = {}
     for record in records:
         case = load_case(record.image, None, spec.data, spec.network.classes)
-        areas[record.id] = float((predict(teacher, case, spec.data, device).probs.argmax(dim=0) > 0).float().mean())
+        areas[record.id] = float((likeliest(predict(teacher, case, spec.data, device).probs) > 0).float().mean())
     return areas
 
 

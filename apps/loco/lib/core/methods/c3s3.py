@@ -111,7 +111,7 @@ class C3S3(Method):
     def _contrast(self, outputs: list, valid: Tensor, generator: torch.Generator) -> Tensor:
         """`L_iuc`: ODCL of the four pairs of views at some points of the projection's grid, mean over foreground classes."""
         size = outputs[0][0].projection.shape[2:]
-        predicted = [[label_at(o.logits.detach().argmax(dim=1), size) for o in pair] for pair in outputs]
+        predicted = [[label_at(o.logits.detach().max(dim=1).indices, size) for o in pair] for pair in outputs]
         projected = [[as_vectors(o.projection) for o in pair] for pair in outputs]
         points = self._points(predicted, label_at(valid, size), generator)
         total = 0 * projected[0][0].sum()

@@ -48,7 +48,7 @@ class MEDL(Method):
         with torch.no_grad():
             fused = fuse(*(opinion(a.detach()) for a in alphas))
             valid_u, valid_l = batch.ignore_u != IGNORE, batch.label_l != IGNORE
-            pseudo = fused.belief[labelled:].argmax(dim=1).to(torch.uint8).masked_fill(~valid_u, IGNORE)
+            pseudo = fused.belief[labelled:].max(dim=1).indices.to(torch.uint8).masked_fill(~valid_u, IGNORE)
             doubt = fused.uncertainty[:, 0]
             trust = reliability(fused)[labelled:]
             trust = (trust * (1 - doubt[labelled:]) if options.weight == "certain" else trust) * valid_u
