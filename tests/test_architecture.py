@@ -13,7 +13,7 @@ CORE_GROUPS = [
     {
         "images", "grid", "cases", "transforms", "cache", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
-        "features", "local_contrast", "selfpaced", "stochastic", "classstats",
+        "depthwise", "features", "local_contrast", "selfpaced", "stochastic", "classstats",
         "displace", "ellipse", "evidence", "memory", "regions", "statistics", "symmetry",
     },
     {"methods"},

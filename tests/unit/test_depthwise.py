@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from lib.core.depthwise import DilatedDepthwise, with_quick_depthwise
 from lib.core.networks import build_network
 from lib.core.spec import NetworkSpec
-from torch import nn
 
 
 def _gradients(conv: nn.Conv2d, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -27,7 +28,8 @@ def test_values_and_gradients_are_those_of_pytorch(
     torch.manual_seed(0)
     reference = nn.Conv2d(6, 6, size, padding=dilation * (size // 2), dilation=dilation, groups=6, bias=False)
     quick = with_quick_depthwise(nn.Sequential(reference))[0]
-    assert isinstance(quick, DilatedDepthwise) and quick.weight is reference.weight
+    assert isinstance(quick, DilatedDepthwise)
+    assert quick.weight is reference.weight
     x = torch.randn(shape).contiguous(memory_format=layout)
     for ours, theirs in zip(_gradients(quick, x), _gradients(reference, x), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
