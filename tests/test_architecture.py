@@ -19,7 +19,7 @@ CORE_GROUPS = [
     {"methods"},
     {
         "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "rivals",
-        "coverage", "policies", "plan",
+        "coverage", "policies", "plan", "overlay",
     },
     {"bundle"},
 ]  # fmt: skip
