@@ -13,8 +13,8 @@ CORE_GROUPS = [
     {
         "images", "grid", "cases", "transforms", "cache", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
-        "depthwise", "features", "local_contrast", "selfpaced", "stochastic", "classstats",
-        "displace", "ellipse", "evidence", "memory", "regions", "statistics", "symmetry",
+        "depthwise", "features", "local_contrast", "selfpaced", "stochastic", "class_contrast",
+        "displace", "ellipse", "evidence", "memory", "regions", "ranking", "crossed", "statistics", "symmetry",
     },
     {"methods"},
     {
