@@ -45,6 +45,7 @@ from lib.core.networks import build_network  # noqa: E402
 from lib.core.predict import predict  # noqa: E402
 from lib.core.spec import DataSpec, NetworkSpec  # noqa: E402
 from lib.core.uncertainty import epistemic_entropy  # noqa: E402
+from lib.progressbar import track  # noqa: E402
 from lib.store.journal import Journal  # noqa: E402
 from lib.store.records import Score  # noqa: E402
 
@@ -131,7 +132,7 @@ def store_scores(app: MONAILabelApp, images: list[str]) -> float:
 def clicks(app: MONAILabelApp, count: int) -> np.ndarray:
     """Milliseconds of each click of one annotator who labels every image."""
     took = []
-    for _ in range(count):
+    for _ in track(range(count), "Next images for one annotator"):
         start = time.perf_counter()
         reply = app.next_sample({"strategy": "low_contrast", "client_id": "one"})
         took.append(1e3 * (time.perf_counter() - start))
@@ -172,7 +173,7 @@ def concurrently(app: MONAILabelApp) -> tuple[int, int, np.ndarray]:
     ]
     for worker in workers:
         worker.start()
-    served = [queue.get(timeout=120) for _ in range(PICKS)]
+    served = [queue.get(timeout=120) for _ in track(range(PICKS), f"Next images for {ANNOTATORS} annotators")]
     for worker in workers:
         worker.join()
     holders: dict[str, set[str]] = {}
@@ -198,7 +199,7 @@ def scoring_against_dropout(folder: Path) -> dict[str, float]:
         float(epistemic_entropy(dropout_passes(network, case, data, device)).mean())
 
     took: dict[str, list[float]] = {"ours": [], "dropout": []}
-    for round_no in range(ROUNDS + 1):
+    for round_no in track(range(ROUNDS + 1), "Scoring against dropout"):
         for name, run in (("ours", ours), ("dropout", dropout)):
             start = time.perf_counter()
             run()

@@ -25,6 +25,7 @@ CORE_GROUPS = [
 ]  # fmt: skip
 OUTER_GROUPS = [
     {"store"},
+    {"progressbar"},
     {"studies", "decisions", "infers", "trainers", "scoring", "activelearning"},
     {"server"},
     {"configs"},
