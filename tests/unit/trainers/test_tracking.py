@@ -2,10 +2,14 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lib.core.cases import Case, Record
+from lib.core.predict import Prediction
 from lib.trainers import tracking as module
+from lib.trainers.milestones import Drawn
 from lib.trainers.places import MlflowPlace, TensorBoardPlace
 from lib.trainers.tracking import Tracking, curves, tracking_address, tracking_choices
 
@@ -96,12 +100,9 @@ def test_names_and_many_numbers(address):
 
 
 def test_thresholds_are_named_by_class():
-    assert curves({"loss": 1.0}, [], ["a"]) == {"train/loss": 1.0}
-    assert curves({}, [0.5, 0.6, 0.7], ["a", "b"]) == {
-        "threshold/background": 0.5,
-        "threshold/a": 0.6,
-        "threshold/b": 0.7,
-    }
+    assert curves({"loss": 1.0}, [], {"a": 1}) == {"train/loss": 1.0}
+    named = {"threshold/background": 0.5, "threshold/b": 0.6, "threshold/a": 0.8}
+    assert curves({}, [0.5, 0.6, 0.7, 0.8], {"a": 3, "b": 1}) == named, "numbers of classes may have gaps"
 
 
 def test_the_address_is_monai_labels_then_mlflows_then_a_file_of_the_model(tmp_path, monkeypatch):
@@ -115,3 +116,13 @@ def test_the_address_is_monai_labels_then_mlflows_then_a_file_of_the_model(tmp_p
     assert tracking_choices()[0] == "mlflow"
     monkeypatch.setattr(module.settings, "MONAI_LABEL_TRACKING_ENABLED", False)
     assert tracking_choices()[0] == "None"
+
+
+def test_at_most_four_cases_are_drawn_and_one_that_cannot_be_is_left_out(caplog):
+    drawn, probs = Drawn(), torch.zeros(2, 8, 8)
+    for number in range(6):
+        label = None if number == 1 else torch.zeros(1, 8, 8, dtype=torch.uint8)
+        case = Case(torch.zeros(3, 8, 8), label, None)
+        drawn(Record(f"c{number}", "", None, ""), case, Prediction(probs, None))
+    assert list(drawn.pictures) == ["c0", "c2", "c3", "c4"]
+    assert caplog.text.count("A validation case is not drawn") == 1

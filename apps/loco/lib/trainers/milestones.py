@@ -43,9 +43,13 @@ class Drawn:
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, record: Record, case: Case, prediction: Prediction) -> None:
-        """Draw a case on its working grid."""
-        if len(self.pictures) < PICTURES:
+        """Draw a case on its working grid; one that cannot be drawn is left out with a warning."""
+        if len(self.pictures) >= PICTURES:
+            return
+        try:
             self.pictures[record.id] = overlay(case.image, case.label[0], likeliest(prediction.probs))
+        except Exception as e:  # a picture is not worth a training
+            logger.warning("A validation case is not drawn: %s: %s", type(e).__name__, e)
 
 
 class Milestones:
@@ -61,7 +65,7 @@ class Milestones:
         live = agreed(lambda: live_checkpoint(self._folder))
         if live is not None and why_not_continue(live, state.spec) is None:
             network = restore_network(live).to(context.device).eval()
-            state.live, _ = self._measured(network, live.spec)
+            state.live = self._measured(network, live.spec)
         state.tracking.facts(self._facts())
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_done)
         if rank() == 0:
@@ -73,7 +77,7 @@ class Milestones:
         progress, state = self._progress, self._state
         terms = scalars(self._context.trainer.state.output)
         terms["learning_rate"] = self._context.optimizer.param_groups[0]["lr"]
-        state.tracking.scalars(curves(terms, self._thresholds(), list(state.spec.labels)), progress.step)
+        state.tracking.scalars(curves(terms, self._thresholds(), state.spec.labels), progress.step)
         if progress.is_due():
             logger.info(progress.line())
             self._record()
@@ -82,7 +86,8 @@ class Milestones:
         """Validate the teacher, keep it when it is the best so far, save the run."""
         context, state, progress = self._context, self._state, self._progress
         context.network.eval()
-        result, pictures = self._measured(context.network, state.spec)
+        drawn = Drawn()
+        result = self._measured(context.network, state.spec, drawn if rank() == 0 else None)
         dice = {"val_mean_dice": result.mean_dice} if result.cases else {}
         dice |= {f"val_dice_{name}": value for name, value in result.per_class.items()}
         context.trainer.state.metrics.update(dice)
@@ -100,7 +105,7 @@ class Milestones:
             {f"validation/{name.removeprefix('val_')}": v for name, v in dice.items()}, progress.step
         )
         if improved:  # so that the last pictures are those of the version
-            state.tracking.pictures(pictures, progress.step)
+            state.tracking.pictures(drawn.pictures, progress.step)
         state.tracking.flush()
         self._record()
 
@@ -117,16 +122,13 @@ class Milestones:
         journal.finish_run(state.run_id, "done", reason, time.time())
         state.tracking.close("done", outcome)
 
-    def _measured(self, network: StudentTeacher, spec: TaskSpec) -> tuple[Validation, dict[str, np.ndarray]]:
-        """Dice of the teacher; each of several processes predicts its share of the cases, all get the whole.
-
-        And pictures of the first cases of this process, by the id of their study.
-        """
-        records, drawn = self._context.val_datalist, Drawn()
+    def _measured(self, network: StudentTeacher, spec: TaskSpec, drawn: Drawn | None = None) -> Validation:
+        """Dice of the teacher; each of several processes predicts its share of the cases, all get the whole."""
+        records = self._context.val_datalist
         share = records[rank() :: world_size()]
         parts = gathered(validate(network.teacher, share, spec.data, spec.labels, self._context.device, drawn))
         cases = {name: case for part in parts for name, case in part.cases.items()}
-        return Validation({r.id: cases[r.id] for r in records if r.id in cases}), drawn.pictures
+        return Validation({r.id: cases[r.id] for r in records if r.id in cases})
 
     def _thresholds(self) -> list[float]:
         thresholds = self._state.method.thresholds()

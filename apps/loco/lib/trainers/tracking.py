@@ -88,11 +88,12 @@ def tracking_choices() -> list[str]:
     return ["mlflow", "None"] if wanted else ["None", "mlflow"]
 
 
-def curves(output: Mapping[str, float], thresholds: Sequence[float], classes: Sequence[str]) -> dict[str, float]:
+def curves(output: Mapping[str, float], thresholds: Sequence[float], labels: Mapping[str, int]) -> dict[str, float]:
     """Names of the numbers of one step: its terms under `train/`, the confidence thresholds by class.
 
-    >>> curves({"loss": 0.5}, [0.9, 0.75], ["polyp"])
+    >>> curves({"loss": 0.5}, [0.9, 0.75], {"polyp": 1})
     {'train/loss': 0.5, 'threshold/background': 0.9, 'threshold/polyp': 0.75}
     """
-    named = zip(["background", *classes], thresholds, strict=True) if thresholds else ()
-    return {f"train/{k}": v for k, v in output.items()} | {f"threshold/{name}": value for name, value in named}
+    classes = {"background": 0, **labels} if thresholds else {}
+    named = {f"threshold/{name}": thresholds[index] for name, index in classes.items()}
+    return {f"train/{name}": value for name, value in output.items()} | named
