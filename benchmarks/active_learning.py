@@ -49,6 +49,7 @@ from lib.core.cases import Record  # noqa: E402
 from lib.core.policies import POLICIES  # noqa: E402
 from lib.core.select import CONTROL_SHARE  # noqa: E402
 from lib.core.spec import TaskSpec  # noqa: E402
+from lib.progressbar import progress  # noqa: E402
 
 OWN, RANDOM, NOT_BELOW = "low_contrast", "foreground_random", ("mean_entropy", "clasp_pe")
 LOW_POINTS = 1.0
@@ -248,16 +249,15 @@ def run_cells(
     options: argparse.Namespace, arms: Sequence[str], plan: Plan, data: DataSet, spec: TaskSpec, cells: CellFile
 ) -> None:
     """Seed by seed, all strategies from one first model."""
-    with tempfile.TemporaryDirectory(prefix="first-models-") as folder:
-        for seed in range(options.seeds):
-            for arm in arms:
-                if f"{arm}/{seed}" in cells.cells:
-                    continue
-                first = Path(folder) / f"{seed}.pt"
-                entries = run_arm(arm, with_seed(spec, seed), plan, data.pool, data.val, options.device, first)
-                cells.add(f"{arm}/{seed}", {"entries": entries, "commit": report.commit()})
-                dice = [100 * float(np.mean([c["dice"] for c in e["cases"].values()])) for e in entries]
-                print(f"{arm}/{seed}: Dice {' '.join(f'{d:.1f}' for d in dice)}", flush=True)
+    missing = [(arm, seed) for seed in range(options.seeds) for arm in arms if f"{arm}/{seed}" not in cells.cells]
+    steps = len(missing) * (plan.rounds + 1) * spec.training.iterations
+    with tempfile.TemporaryDirectory(prefix="first-models-") as folder, progress("Training steps", steps) as advance:
+        for arm, seed in missing:
+            first = Path(folder) / f"{seed}.pt"
+            entries = run_arm(arm, with_seed(spec, seed), plan, data.pool, data.val, options.device, first, advance)
+            cells.add(f"{arm}/{seed}", {"entries": entries, "commit": report.commit()})
+            dice = [100 * float(np.mean([c["dice"] for c in e["cases"].values()])) for e in entries]
+            print(f"{arm}/{seed}: Dice {' '.join(f'{d:.1f}' for d in dice)}", flush=True)
 
 
 if __name__ == "__main__":

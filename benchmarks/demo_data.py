@@ -16,9 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from scipy.ndimage import gaussian_filter
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "apps" / "loco")]
+
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
+from scipy.ndimage import gaussian_filter  # noqa: E402
+
+from lib.progressbar import progress  # noqa: E402
 
 LOWEST, HIGHEST = 0.2, 1.0
 """Contrast of the faintest and of the clearest lesion."""
@@ -90,15 +95,17 @@ def make_studies(folder: Path, pool: int, held_out: int, size: int, seed: int) -
         ("frame", pool, studies.images, studies.truth),
         ("held", held_out, studies.held_out / "images", studies.held_out / "labels"),
     )
-    for name, count, images, masks in groups:
-        images.mkdir(parents=True, exist_ok=True)
-        masks.mkdir(parents=True, exist_ok=True)
-        for number, contrast in enumerate(rng.permutation(np.linspace(LOWEST, HIGHEST, count))):
-            frame = make_frame(np.random.default_rng(rng.integers(2**63)), size, float(contrast))
-            stem = f"{name}_{number:03d}"
-            Image.fromarray(frame.image).save(images / f"{stem}.jpg", quality=JPEG_QUALITY)
-            Image.fromarray(frame.mask).save(masks / f"{stem}.png")
-            studies.contrast[stem] = round(frame.contrast, 3)
+    with progress("Drawing frames", pool + held_out) as advance:
+        for name, count, images, masks in groups:
+            images.mkdir(parents=True, exist_ok=True)
+            masks.mkdir(parents=True, exist_ok=True)
+            for number, contrast in enumerate(rng.permutation(np.linspace(LOWEST, HIGHEST, count))):
+                frame = make_frame(np.random.default_rng(rng.integers(2**63)), size, float(contrast))
+                stem = f"{name}_{number:03d}"
+                Image.fromarray(frame.image).save(images / f"{stem}.jpg", quality=JPEG_QUALITY)
+                Image.fromarray(frame.mask).save(masks / f"{stem}.png")
+                studies.contrast[stem] = round(frame.contrast, 3)
+                advance()
     (folder / "contrast.json").write_text(json.dumps(studies.contrast, indent=1) + "\n")
     return studies
 

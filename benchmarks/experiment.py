@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from benchmarks.datasets import DataSet, Studies
 from benchmarks.highwater import PeakMemory
 from benchmarks.metrics import CaseScore, score_cases
 from benchmarks.report import commit
+from ignite.engine import Events
+from monailabel.tasks.train.basic_train import Context
 
 from lib.core.cases import PATIENT_PATTERN, Record
 from lib.core.checkpoint import Checkpoint, load_checkpoint, restore_network
@@ -95,11 +97,23 @@ def changed(spec: TaskSpec, changes: Mapping[str, Any]) -> TaskSpec:
     return TaskSpec.from_dict(values)
 
 
+class _Counted(SemiSupervisedTraining):
+    """The app's training; `advance` is called after each optimiser step."""
+
+    advance: Callable[[], None]
+
+    def finalize(self, context: Context) -> None:
+        """As the app's, and the steps counted."""
+        super().finalize(context)
+        context.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.advance())
+
+
 class Laboratory:
     """A project in a temporary folder in which models are trained; `close` removes it."""
 
-    def __init__(self, groups: Sequence[str], device: str) -> None:
-        """`groups`: all patients of the pool; all of them train."""
+    def __init__(self, groups: Sequence[str], device: str, advance: Callable[[], None] = lambda: None) -> None:
+        """`groups`: all patients of the pool; all of them train. `advance` is called after each optimiser step."""
+        self._advance = advance
         self._folder = Path(tempfile.mkdtemp(prefix="experiment-"))
         self.device = torch.device(device)
         self.project = Project(Journal(self._folder / JOURNAL), self._folder / "model")
@@ -112,7 +126,8 @@ class Laboratory:
     def train(self, spec: TaskSpec, studies: Studies, go_on: bool = False) -> tuple[Checkpoint, float, float]:
         """Train once; the checkpoint, seconds and peak memory in MiB. `go_on`: from the model trained before."""
         kind = spec.data.kind
-        task = SemiSupervisedTraining(kind, spec, self.project, PATIENT_PATTERN, spec.training.seed)
+        task = _Counted(kind, spec, self.project, PATIENT_PATTERN, spec.training.seed)
+        task.advance = self._advance
         started = time.perf_counter()
         with PeakMemory(self.device) as memory:
             task({"device": str(self.device), "pretrained": go_on}, studies)
@@ -123,9 +138,16 @@ class Laboratory:
         return load_checkpoint(self.project.model(spec.data.kind).live)
 
 
-def run(spec: TaskSpec, pool: Sequence[Record], studies: Studies, val: Sequence[Record], device: str) -> Outcome:
+def run(
+    spec: TaskSpec,
+    pool: Sequence[Record],
+    studies: Studies,
+    val: Sequence[Record],
+    device: str,
+    advance: Callable[[], None] = lambda: None,
+) -> Outcome:
     """Train one model in a project of its own and measure its student and teacher on `val`."""
-    laboratory = Laboratory(sorted({r.group for r in pool}), device)
+    laboratory = Laboratory(sorted({r.group for r in pool}), device, advance)
     try:
         checkpoint, seconds, memory = laboratory.train(spec, studies)
         network = restore_network(checkpoint).to(laboratory.device).eval()

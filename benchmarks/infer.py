@@ -49,6 +49,7 @@ from lib.core.predict import predict  # noqa: E402
 from lib.core.spec import Kind, MethodSpec, TaskSpec  # noqa: E402
 from lib.core.teacher import StudentTeacher  # noqa: E402
 from lib.core.validate import Validation  # noqa: E402
+from lib.progressbar import track  # noqa: E402
 from lib.store.project import open_project  # noqa: E402
 from lib.trainers.publish import publish  # noqa: E402
 
@@ -176,7 +177,7 @@ def _measured(address: str, kind: Kind, paths: Sequence[Path], bare: Bare, repea
     request_seconds(address, kind, ids[0])  # loads the model
     bare.seconds(0)
     requested, alone = [], []
-    for number in range(repeats):
+    for number in track(range(repeats), f"Inferences of a {kind}"):
         study = number % len(ids)
         alone.append(bare.seconds(study))
         requested.append(request_seconds(address, kind, ids[study]))

@@ -50,6 +50,7 @@ from rich.table import Table  # noqa: E402
 
 from lib.core.methods import METHODS, method_class  # noqa: E402
 from lib.core.spec import SpecError, TaskSpec  # noqa: E402
+from lib.progressbar import progress  # noqa: E402
 
 GOAL_DATA, GOAL_LABELS, GOAL_POINTS = "kvasir", "40", 5.0
 ALL = "all"
@@ -214,14 +215,16 @@ def train_cells(options: argparse.Namespace, data: DataSet, shared: TaskSpec, re
     pool = at_working_size(pool, shared.data, shared.network.classes, options.cache / data.name)
     everybody = {r.group for r in pool}
     ceiling = not (options.no_ceiling or options.ablate)
-    for cell in cells_of(options.labels.split(","), arms_of(options), options.seeds, ceiling):
-        if cell.key in results.cells:
-            continue
-        labelled = everybody if cell.labels == ALL else choose_groups(pool, int(cell.labels), cell.seed)
-        outcome = run(spec_of(shared, cell, options.ablate), pool, studies_with(pool, labelled), val, options.device)
-        results.add(cell.key, record_of(outcome))
-        dice = [100 * mean_of(results.cells[cell.key], part, "dice") for part in ("teacher", "student")]
-        print(f"{cell.key}: Dice {dice[0]:.1f} (student {dice[1]:.1f}), {outcome.seconds:.0f} s", flush=True)
+    cells = cells_of(options.labels.split(","), arms_of(options), options.seeds, ceiling)
+    missing = [cell for cell in cells if cell.key not in results.cells]
+    with progress(f"Steps of {len(missing)} trainings", len(missing) * options.iterations) as advance:
+        for cell in missing:
+            labelled = everybody if cell.labels == ALL else choose_groups(pool, int(cell.labels), cell.seed)
+            spec = spec_of(shared, cell, options.ablate)
+            outcome = run(spec, pool, studies_with(pool, labelled), val, options.device, advance)
+            results.add(cell.key, record_of(outcome))
+            dice = [100 * mean_of(results.cells[cell.key], part, "dice") for part in ("teacher", "student")]
+            print(f"{cell.key}: Dice {dice[0]:.1f} (student {dice[1]:.1f}), {outcome.seconds:.0f} s", flush=True)
     return replace(data, pool=pool, val=val)
 
 

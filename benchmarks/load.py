@@ -26,11 +26,13 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "apps" / "loco")]
 
 from benchmarks.report import write  # noqa: E402
 from tests.server import Server  # noqa: E402
 from tests.studies import write_frames  # noqa: E402
+
+from lib.progressbar import track  # noqa: E402
 
 GOAL_P95_MS = 200.0
 GOAL_GROWTH_MB = 100.0
@@ -108,6 +110,8 @@ def under_load(server: Server, model: str, truth: Path, annotators: int, minutes
     ]
     for thread in work:
         thread.start()
+    for _ in track(range(round(60 * minutes)), "Seconds under load"):
+        time.sleep(1)
     for thread in work:
         thread.join()
     return seen
@@ -117,7 +121,7 @@ def memory_growth(server: Server, model: str, images: list[str], infers: int) ->
     """Resident memory of the server in MB after a tenth of the inferences, and how much the rest added."""
     process = psutil.Process(server.process.pid)
     first = 0.0
-    for number in range(infers):
+    for number in track(range(infers), "Inferences"):
         url = f"{server.url}/infer/{model}?image={images[number % len(images)]}&output=json"
         requests.post(url, timeout=_TIMEOUT_S).raise_for_status()
         if number == infers // 10:

@@ -36,6 +36,8 @@ from PIL import Image  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from lib.progressbar import track  # noqa: E402
+
 PEAK_GB, FLAT = 4.0, 1.2
 LABELLED = 0.05
 """Share of the studies that have a label."""
@@ -193,12 +195,11 @@ def run(options: argparse.Namespace, root: Path, console: Console) -> dict[str, 
             ROOT / "apps/loco", root / f"{name} app", ignore=shutil.ignore_patterns("model", "logs", "__pycache__")
         )
         console.print(f"{name}: generated in {time.perf_counter() - start:.0f} s")
-    for turn in range(options.repeats):
-        for name, (_, _, repeats) in sets.items():
-            if turn < repeats:
-                result = measure(root / f"{name} app", root / name, options.iterations)
-                console.print(f"{name}, run {turn + 1}: peak {result['peak_gb']:.2f} GB")
-                figures.setdefault(name, []).append(result)
+    turns = [(turn, name) for turn in range(options.repeats) for name in sets if turn < sets[name][2]]
+    for turn, name in track(turns, "Trainings", console=console):
+        result = measure(root / f"{name} app", root / name, options.iterations)
+        console.print(f"{name}, run {turn + 1}: peak {result['peak_gb']:.2f} GB")
+        figures.setdefault(name, []).append(result)
     figures["loading_ms"] = loading(root / f"{options.frames[0]} frames")
     return figures
 

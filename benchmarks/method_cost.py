@@ -23,13 +23,13 @@ import torch  # noqa: E402
 from benchmarks.report import write  # noqa: E402
 from benchmarks.tables import cost, fill  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.progress import track  # noqa: E402
 
 from lib.core.batch import Batch, Origin  # noqa: E402
 from lib.core.methods import METHODS, Method, build_method, second_network  # noqa: E402
 from lib.core.networks import build_network, default_network  # noqa: E402
 from lib.core.spec import KINDS, DataSpec, Kind, MethodSpec, NetworkSpec, TaskSpec, TrainSpec  # noqa: E402
 from lib.core.teacher import StudentTeacher  # noqa: E402
+from lib.progressbar import track  # noqa: E402
 
 TOTAL = 1000
 """Steps of the imagined run; the measured ones are its last, when every stage and ramp is over."""
@@ -100,9 +100,9 @@ def main(arguments: list[str]) -> int:
         for run in runs.values():
             run.step(batch)
         seconds: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in track(range(options.rounds), f"{kind}", console=console):
-            for name, run in runs.items():
-                seconds[name].append(run.step(batch))
+        turns = [name for _ in range(options.rounds) for name in runs]
+        for name in track(turns, f"Steps on a {kind}", console=console):
+            seconds[name].append(runs[name].step(batch))
         figures[kind] = ratios(seconds)
         del runs
     settings = {"rounds": options.rounds, "side": options.side, "classes": CLASSES}

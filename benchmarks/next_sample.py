@@ -36,6 +36,7 @@ from scoring import scoring_against_dropout  # noqa: E402
 from stock_strategies import STOCK_IMAGES, stock_strategies  # noqa: E402
 
 from lib.core.dropout import PASSES  # noqa: E402
+from lib.progressbar import track  # noqa: E402
 from lib.server.folder import FolderStudies  # noqa: E402
 from lib.store.journal import Journal  # noqa: E402
 from lib.store.records import Score  # noqa: E402
@@ -123,7 +124,7 @@ def store_scores(app: MONAILabelApp, images: list[str]) -> float:
 def clicks(app: MONAILabelApp, count: int) -> np.ndarray:
     """Milliseconds of each click of one annotator who labels every image."""
     took = []
-    for _ in range(count):
+    for _ in track(range(count), "Next images for one annotator"):
         start = time.perf_counter()
         reply = app.next_sample({"strategy": "low_contrast", "client_id": "one"})
         took.append(1e3 * (time.perf_counter() - start))
@@ -164,7 +165,7 @@ def concurrently(app: MONAILabelApp) -> tuple[int, int, np.ndarray]:
     ]
     for worker in workers:
         worker.start()
-    served = [queue.get(timeout=120) for _ in range(PICKS)]
+    served = [queue.get(timeout=120) for _ in track(range(PICKS), f"Next images for {ANNOTATORS} annotators")]
     for worker in workers:
         worker.join()
     holders: dict[str, set[str]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,15 +94,19 @@ def run_arm(
     val: Sequence[Record],
     device: str,
     first_model: Path,
+    advance: Callable[..., None] = lambda count=1: None,
 ) -> list[dict[str, Any]]:
     """All rounds of one strategy with the seed of `spec`; one entry per model, the first before anything was chosen.
 
     `first_model`: file of the model of the first labels, the same for all strategies of a seed; made when missing.
+    `advance`: called with the number of optimiser steps that are done.
     """
     rng = np.random.default_rng([spec.training.seed, 40])
     oracle = Oracle(pool, spec)
     labelled = first_studies(pool, plan.start, spec.training.seed).get_labeled_images()
-    laboratory = Laboratory(sorted({r.group for r in pool}), device)
+    laboratory = Laboratory(sorted({r.group for r in pool}), device, lambda: advance(1))
+    if first_model.exists():
+        advance(spec.training.iterations)
     entries, drawn = [], 0
     try:
         checkpoint, seconds = _first(laboratory, spec, pool, labelled, first_model)

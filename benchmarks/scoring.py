@@ -16,6 +16,7 @@ from lib.core.networks import build_network
 from lib.core.predict import predict
 from lib.core.spec import DataSpec, NetworkSpec
 from lib.core.uncertainty import epistemic_entropy
+from lib.progressbar import track
 
 SIDE, ROUNDS = 320, 12
 
@@ -37,7 +38,7 @@ def scoring_against_dropout(folder: Path) -> dict[str, float]:
         float(epistemic_entropy(dropout_passes(network, case, data, device)).mean())
 
     took: dict[str, list[float]] = {"ours": [], "dropout": []}
-    for round_no in range(ROUNDS + 1):
+    for round_no in track(range(ROUNDS + 1), "Scoring against dropout"):
         for name, run in (("ours", ours), ("dropout", dropout)):
             start = time.perf_counter()
             run()

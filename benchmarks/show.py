@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from benchmarks.annotator import Annotator
@@ -21,8 +22,10 @@ from benchmarks.events import (
     Waiting,
 )
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+
+from lib.progressbar import LINE_EVERY_S, pace
 
 
 class Show:
@@ -34,7 +37,7 @@ class Show:
         self._bar: Progress | None = None
         self._task: Any = None
         self._kind = ""
-        self._quarter = -1
+        self._began, self._first, self._last = 0.0, 0, 0.0
         self._before: Point | None = None
 
     def __call__(self, event: Event) -> None:
@@ -48,7 +51,7 @@ class Show:
         """End a bar that is on the screen."""
         if self._bar is not None:
             self._bar.stop()
-        self._bar, self._kind, self._quarter = None, "", -1
+        self._bar, self._kind = None, ""
 
     def say(self, text: str, style: str = "") -> None:
         """One line."""
@@ -100,17 +103,23 @@ class Show:
         self.say("Nothing is left to label: every image has a label, or somebody else holds it.")
 
     def _advance(self, kind: str, text: str, done: int, total: int, detail: str) -> None:
+        now = monotonic()
+        if self._kind != kind:
+            self._kind, self._began, self._first, self._last = kind, now, done, now
+        left = pace(done - self._first, total - self._first, now - self._began)
+        detail = f"{left}; {detail}" if detail else left
         if not self._console.is_terminal:
-            quarter = 4 * done // max(1, total)
-            if quarter != self._quarter and (detail or done == total):
-                self.say(f"     {text}: {detail}" if detail else f"     {text}: {done} of {total}")
-            self._kind, self._quarter = kind, quarter
+            if now - self._last >= LINE_EVERY_S or done == total:
+                self._last = now
+                self.say(
+                    f"     {text}, {done} of {total}, {detail}" if kind == "measuring" else f"     {text}: {detail}"
+                )
             return
         if self._bar is None:
             columns = (TextColumn("     {task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), console=self._console)
+            self._bar = Progress(*columns, console=self._console)
             self._bar.start()
-            self._task, self._kind = self._bar.add_task(text, total=total, detail=detail), kind
+            self._task = self._bar.add_task(text, total=total, detail=detail)
         self._bar.update(self._task, description=text, completed=done, total=total, detail=detail)
 
 

@@ -48,6 +48,7 @@ from lib.core.methods import loco  # noqa: E402
 from lib.core.plan import plan_task  # noqa: E402
 from lib.core.spec import MethodSpec, TaskSpec  # noqa: E402
 from lib.store.project import open_project  # noqa: E402
+from lib.trainers.milestones import Milestones  # noqa: E402
 from lib.trainers.semi_supervised import SemiSupervisedTraining  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data"
@@ -116,11 +117,11 @@ class MeasuredTraining(SemiSupervisedTraining):
         self.memory_mb: dict[str, float] = {}
         self({"device": device}, datastore)
 
-    def _epoch_done(self, context: Context) -> None:
-        """Leaves validation out."""
-
-    def _run_done(self) -> None:
-        """Leaves publishing out."""
+    def milestones(self, context: Context) -> Milestones:
+        """The app's, without validation and publishing."""
+        milestones = super().milestones(context)
+        milestones.epoch_done = milestones.run_done = lambda: None
+        return milestones
 
     def train_iteration_update(self, context: Context) -> Callable[[Engine, Any], list[dict[str, Any]]]:
         """The app's step with its parts timed, followed by the bare network on the same batch."""

@@ -13,18 +13,19 @@ CORE_GROUPS = [
     {
         "images", "grid", "cases", "transforms", "cache", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
-        "features", "local_contrast", "selfpaced", "stochastic", "classstats",
-        "displace", "ellipse", "evidence", "memory", "regions", "statistics", "symmetry",
+        "depthwise", "features", "local_contrast", "selfpaced", "stochastic", "class_contrast",
+        "displace", "ellipse", "evidence", "memory", "regions", "ranking", "crossed", "statistics", "symmetry",
     },
     {"methods"},
     {
         "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "rivals",
-        "coverage", "policies", "plan",
+        "coverage", "policies", "plan", "overlay",
     },
     {"bundle"},
 ]  # fmt: skip
 OUTER_GROUPS = [
     {"store"},
+    {"progressbar"},
     {"studies", "decisions", "infers", "trainers", "scoring", "activelearning"},
     {"server"},
     {"configs"},

@@ -7,9 +7,11 @@ import torch
 from benchmarks.golden_checks.common import AVERAGE, Arrays, Check, Errors, exact, of_maximum, tensor, value
 from torch import Tensor
 
-from lib.core.classstats import ClassStatistics, boundary_contrast, near_boundary, prototype_contrast
+from lib.core.class_contrast import boundary_contrast, prototype_contrast
 from lib.core.losses import cross_entropy, foreground_dice
+from lib.core.regions import near_boundary
 from lib.core.schedules import sigmoid_rampup, warm_decay
+from lib.core.statistics import ClassStatistics
 from lib.core.stochastic import GaussianHead, antithetic, energy_distance, negative_log_likelihood
 
 

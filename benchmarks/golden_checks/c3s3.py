@@ -7,7 +7,8 @@ from benchmarks.golden_checks.common import Arrays, Check, Errors, exact, gradie
 from torch import Tensor
 
 from lib.core.losses import cross_entropy, foreground_dice, masked_mse
-from lib.core.methods.c3s3 import cosine_distance, outcome_contrast, sharpened
+from lib.core.memory import outcome_contrast
+from lib.core.methods.c3s3 import cosine_distance, sharpened
 from lib.core.regions import as_vectors
 from lib.core.schedules import sigmoid_rampup
 

@@ -7,7 +7,8 @@ import torch
 from benchmarks.golden_checks.common import Arrays, Check, Errors, check_average, exact, gradient, tensor, value
 
 from lib.core.ellipse import corners, ellipse_of, outer_contour, refined
-from lib.core.methods.ersr import best_of, foreground_loss
+from lib.core.losses import foreground_loss
+from lib.core.ranking import best_of
 from lib.core.schedules import sigmoid_rampup
 from lib.core.symmetry import Mirror, roughness, symmetry_losses
 

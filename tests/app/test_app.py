@@ -138,22 +138,28 @@ def test_volume_model_trains_resumes_and_segments(tmp_path):
     submit(app, tmp_path / "truth", ids[:2])
 
     trainer = app._trainers["volume"]
-    original = trainer._epoch_done
+    original = trainer.milestones
     epochs = []
 
-    def stop_after_first(context):
-        original(context)
-        epochs.append(trainer._state.progress.epoch)
-        if len(epochs) == 1:
-            raise KeyboardInterrupt
+    def watched(context):
+        milestones = original(context)
+        validate = milestones.epoch_done
 
-    trainer._epoch_done = stop_after_first
+        def epoch_done():
+            validate()
+            epochs.append(trainer._state.first_epoch + context.trainer.state.epoch)
+            if len(epochs) == 1:
+                raise KeyboardInterrupt
+
+        milestones.epoch_done = epoch_done
+        return milestones
+
+    trainer.milestones = watched
     with pytest.raises(KeyboardInterrupt):
         train(app)
     folder = app._project.model("volume")
     assert load_checkpoint(folder.run).step == 2
     assert not folder.live.exists()
-    trainer._epoch_done = lambda context: (original(context), epochs.append(trainer._state.progress.epoch))
     stats = train(app)
     assert epochs == [1, 2], "the second epoch only"
     assert (stats["status"], stats["version"], stats["step"]) == ("done", 1, 4)

@@ -81,8 +81,11 @@ def test_validation_compares_on_the_voxels_of_the_image(tmp_path, caplog):
         Record("half", image, smaller, "2"),
         Record("bad", str(tmp_path / "zero.nii.gz"), right, "3"),
     ]
+    seen = []
     with caplog.at_level(logging.WARNING):
-        result = validate(Threshold().eval(), records, VOLUME, {"polyp": 1}, CPU)
+        result = validate(Threshold().eval(), records, VOLUME, {"polyp": 1}, CPU, lambda *case: seen.append(case))
+    assert [record.id for record, _, _ in seen] == ["good", "half"]
+    assert all(case.label[0].shape == prediction.probs.shape[1:] for _, case, prediction in seen)
     assert list(result.cases) == ["good", "half"]
     assert result.cases["good"]["polyp"] == pytest.approx(1)
     assert result.cases["half"]["polyp"] == pytest.approx(2 * 2 / (2 + 4))

@@ -1,5 +1,7 @@
 """Pre-labels: overlapping load, work and write; whose drafts stay; what a study that cannot be read does."""
 
+import logging
+import re
 import threading
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ from fastapi import HTTPException
 from PIL import Image
 from unit.helpers import Threshold, spec_of
 
+from lib import progressbar
 from lib.core.checkpoint import Checkpoint
 from lib.core.images import CaseError
 from lib.infers.prelabel import PreLabelling, overlapped, write_mask
@@ -144,6 +147,15 @@ def test_studies_get_drafts_and_an_unreadable_one_its_reason(prelabel):
     assert set(store.saved) == {"a", "c"}
     assert "the file is empty" in reply["images"]["b"]["error"]
     assert (reply["label"], reply["error"], reply["skipped"]) == (2, 1, 0)
+
+
+def test_the_log_tells_how_far_it_is(prelabel, monkeypatch, caplog):
+    monkeypatch.setattr(progressbar, "LINE_EVERY_S", 0.0)
+    with caplog.at_level(logging.INFO):
+        prelabel()
+    lines = [r.getMessage() for r in caplog.records if r.name == "lib.infers.prelabel"]
+    assert any(re.fullmatch(r"Pre-labelling: 1 of 3, .* per (s|min|h), .* left", line) for line in lines)
+    assert any(re.fullmatch(r"Pre-labelling: 3 of 3, .* per (s|min|h), done in .*", line) for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import io
+import logging
 from datetime import datetime
 
 import numpy as np
@@ -9,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from requests_toolbelt.multipart.decoder import MultipartDecoder
 
+from lib import progressbar
 from lib.server.conversion import ImageCache
 from lib.server.dicomfolder import FolderClient, holds_dicom
 from lib.server.dicomseg import Author, write_seg
@@ -160,3 +162,18 @@ def test_a_folder_of_dicom_is_studies_like_a_pacs(folder, tmp_path):
     from lib.core.images import read_label
 
     np.testing.assert_array_equal(read_label(studies.get_label_uri(uid, "final")).array[0], classes)
+
+
+def test_reading_many_headers_for_the_first_time_is_told_in_the_log(folder, monkeypatch, caplog):
+    monkeypatch.setattr(progressbar, "LINE_EVERY_S", 0.0)
+    source = FolderClient(folder[0])
+    with caplog.at_level(logging.INFO):
+        source.catalogue()
+    lines = [r.getMessage() for r in caplog.records if r.name == "lib.server.catalogue"]
+    assert lines[0].startswith("Reading DICOM headers: 1 of 6, ")
+    assert lines[0].endswith(" left")
+    assert ", done in " in lines[-1]
+    caplog.clear()
+    source.catalogue.forget()
+    source.catalogue()
+    assert "Reading" not in caplog.text, "nothing has changed"

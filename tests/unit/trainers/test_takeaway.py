@@ -1,9 +1,11 @@
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from lib import progressbar
 from lib.core.bundle import export
 from lib.core.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from lib.core.networks import build_network
@@ -14,8 +16,14 @@ from lib.trainers.takeaway import export_version
 APP = Path(__file__).resolve().parents[3] / "apps/loco"
 
 
+LIB = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "lib"}
+"""The modules that this file patches; tests of the app load others of the same names."""
+
+
 @pytest.fixture
-def command():
+def command(monkeypatch):
+    for name, module in LIB.items():
+        monkeypatch.setitem(sys.modules, name, module)
     spec = importlib.util.spec_from_file_location("export_command", APP / "export.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -49,10 +57,20 @@ def test_the_live_version_or_a_chosen_one_is_exported(project, tmp_path):
         export_version(project, tmp_path / "out", version=7)
 
 
+def test_the_command_tells_how_far_it_is(project, tmp_path, command, capsys, monkeypatch):
+    monkeypatch.setattr(progressbar, "LINE_EVERY_S", 0.0)
+    assert command(["--studies", str(tmp_path / "studies"), "--app", str(tmp_path), "--to", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Exporting loco_volume_v2, parts: 1 of 3, ")
+    assert lines[-1].startswith("Exporting loco_volume_v2, parts: 3 of 3, ")
+    assert ", done in " in lines[-1]
+
+
 def test_the_command_prints_the_folder_or_one_sentence(project, tmp_path, command, capsys):
     options = ["--studies", str(tmp_path / "studies"), "--app", str(tmp_path), "--to", str(tmp_path / "out")]
     assert command(options) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "out/loco_volume_v2")
+    said = capsys.readouterr()
+    assert said.out.strip() == str(tmp_path / "out/loco_volume_v2"), "progress goes to the standard error"
     assert command(options) == 1
     assert "is there already" in capsys.readouterr().err
 

@@ -20,6 +20,11 @@ def channels_of(network: nn.Module) -> tuple[list[int], int]:
     return [m.shape[1] for m in output.maps], output.feature.shape[1]
 
 
+def projection_channels(network: nn.Module) -> int:
+    """Channels of the projection: those of its last convolution."""
+    return [m for m in network.projector.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)][-1].out_channels
+
+
 def label_at(label: Tensor, size: tuple[int, ...]) -> Tensor:
     """Labels `B H W [D]` at another size, nearest neighbour with aligned corners as the network's maps; same type."""
     index = [

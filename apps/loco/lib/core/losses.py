@@ -42,6 +42,22 @@ def foreground_dice(logits: Tensor, label: Tensor, eps: float = 1e-5) -> Tensor:
     return 1 - ratio[1:].mean()
 
 
+def foreground_loss(logit: Tensor, label: Tensor) -> Tensor:
+    """0.5 (binary cross-entropy + soft Dice per image, eps 1e-5) of a foreground logit `B 1 H W`; 255 is left out."""
+    valid = (label != IGNORE).unsqueeze(1).float()
+    target = (label == 1).unsqueeze(1).float()
+    pixel = F.binary_cross_entropy_with_logits(logit, target, reduction="none") * valid
+    prob = torch.sigmoid(logit) * valid
+    overlap = 2 * (prob * target).sum(dim=(1, 2, 3)) + 1e-5
+    dice = 1 - overlap / (prob.sum(dim=(1, 2, 3)) + target.sum(dim=(1, 2, 3)) + 1e-5)
+    return 0.5 * (pixel.sum() / valid.sum().clamp(min=1) + dice.mean() * bool(valid.any()))
+
+
+def foreground_logit(logits: Tensor) -> Tensor:
+    """Two class logits `B 2 H W` as one of the foreground, `B 1 H W`."""
+    return (logits[:, 1:] - logits[:, :1]).float()
+
+
 def supervised_loss(logits: Tensor, label: Tensor) -> Tensor:
     """`SUP = 0.5 CE + 0.5 DICE`."""
     return 0.5 * cross_entropy(logits, label) + 0.5 * dice_loss(logits, label)

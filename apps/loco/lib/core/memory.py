@@ -28,6 +28,24 @@ class Queue(nn.Module):
         self.count.copy_((self.count + len(vectors)).clamp(max=size))
 
 
+class ClassQueues(nn.ModuleList):
+    """One queue per class."""
+
+    def __init__(self, classes: int, size: int, features: int) -> None:
+        super().__init__(Queue(size, features) for _ in range(classes))
+
+    def beside(self, vectors: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors `N C` and their classes `N`, and after them all that are stored with theirs."""
+        stored = [queue.vectors for queue in self]
+        kinds = [torch.full((len(v),), c, device=classes.device) for c, v in enumerate(stored)]
+        return torch.cat([vectors, *stored]), torch.cat([classes, *kinds])
+
+    def push(self, vectors: Tensor, classes: Tensor) -> None:
+        """Add vectors `N C` to the queues of their classes `N`."""
+        for c, queue in enumerate(self):
+            queue.push(vectors[classes == c])
+
+
 def info_nce(similarity: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """`mean_i 1/|P_i| sum_{j in P_i} -log(e^(s_ij) / (e^(s_ij) + sum_{k in N_i} e^(s_ik)))`, scalar.
 
@@ -77,3 +95,28 @@ def ranked_list_loss(
     repel = (weight * F.relu(alpha - distance)).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-8)
     usable = anchors & (same & other).any(dim=1) & (~same).any(dim=1)
     return ((attract + repel) * usable).sum() / usable.sum().clamp(min=1)
+
+
+def outcome_contrast(
+    a: Tensor, b: Tensor, foreground_a: Tensor, foreground_b: Tensor, tau: float
+) -> tuple[Tensor, Tensor]:
+    """ODCL of one pair of views: `l_int` and `l_uni`, scalars.
+
+    With s_i the cosine at point i, I_i and U_i whether both or either of the two predict foreground there,
+    `l_int = mean_i -log(e^(I_i s_i/tau) / (sum_j e^((1-I_j) s_j/tau) + e^(I_i s_i/tau)))`, `l_uni` the same with 1-U_i and U_j.
+
+    Args:
+        a: projections `N C` of network A; normalised here.
+        b: those of network B at the same points.
+        foreground_a: bool `N`, predictions of A.
+        foreground_b: bool `N`, predictions of B.
+        tau: temperature.
+    """
+    cosine = F.cosine_similarity(a.float(), b.float(), dim=1) / tau
+    both, either = (foreground_a & foreground_b).float(), (foreground_a | foreground_b).float()
+
+    def term(positive: Tensor, negative: Tensor) -> Tensor:
+        own = positive * cosine
+        return (torch.logaddexp(torch.logsumexp(negative * cosine, dim=0), own) - own).mean()
+
+    return term(both, 1 - both), term(1 - either, either)

@@ -1,12 +1,14 @@
-"""Perturbed passes: noise on images, channels dropped from feature maps, dropout switched on. All seeded by a generator."""
+"""Perturbed passes: images of other intensities, feature maps with channels dropped, dropout switched on. All seeded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 
 DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 
@@ -22,6 +24,19 @@ def drop_channels(feature: Tensor, probability: float, generator: torch.Generato
     kept = torch.rand(feature.shape[:2], generator=generator, device=feature.device) >= probability
     kept = kept.view(*kept.shape, *[1] * (feature.ndim - 2))
     return feature * kept.to(feature.dtype) / (1 - probability)
+
+
+def changed_intensity(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """`C H W` in [0, 1]: noise, gamma, shift and blur, each with probability 0.2; the range is restored by clipping."""
+    if rng.random() < 0.2:
+        image = image + 0.05 * torch.from_numpy(rng.standard_normal(image.shape)).to(image)
+    if rng.random() < 0.2:
+        image = image.clamp(0, 1) ** rng.uniform(1.2, 1.8)
+    if rng.random() < 0.2:
+        image = image + rng.uniform(-0.1, 0.1)
+    if rng.random() < 0.2:
+        image = gaussian_blur(image, [5, 5], [float(rng.uniform(0.5, 1.5))])
+    return image.clamp(0, 1)
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""Running mean and covariance of feature vectors per class."""
+"""Running statistics of feature vectors per class, by the pooled formulas.
+
+With n vectors so far, m new ones and g = m/(n+m): `mean <- mean + g d`, `spread <- (1-g) spread + g spread_new + g (1-g) d^2`,
+d from the old mean to that of the new ones.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,31 @@ import torch
 from torch import Tensor, nn
 
 _WIDEST = 64
-"""With more features than this the covariances are diagonal."""
+"""With more features than this covariances are diagonal."""
+
+
+class ClassStatistics(nn.Module):
+    """Count (K), mean (K, F) and variance (K, F) of all features seen so far, by class; exact, whatever the batches."""
+
+    count: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, classes: int, features: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(classes))
+        self.register_buffer("mean", torch.zeros(classes, features))
+        self.register_buffer("variance", torch.zeros(classes, features))
+
+    @torch.no_grad()
+    def update(self, feature: Tensor, label: Tensor) -> None:
+        """Add features (N, F) with labels (N); other labels than 0 to K-1 are left out."""
+        for c in range(len(self.count)):
+            _add(feature[label == c].float(), self.count[c], self.mean[c], self.variance[c])
 
 
 class ClassDistribution(nn.Module):
-    """Running count, mean and covariance of feature vectors per class, by the pooled formulas; forgets beyond `limit`."""
+    """Running count, mean and covariance of feature vectors per class; forgets beyond `limit`."""
 
     def __init__(self, classes: int, features: int, limit: int) -> None:
         super().__init__()
@@ -22,18 +46,22 @@ class ClassDistribution(nn.Module):
 
     @torch.no_grad()
     def update(self, vectors: Tensor, c: int) -> None:
-        """Add vectors `N D` of class `c`: with g = m/(n+m), `S <- (1-g) S + g S_b + g (1-g) (m_b - mu)(m_b - mu)^T`."""
-        added = len(vectors)
-        if added == 0:
-            return
-        centre = vectors.mean(dim=0)
-        share = added / (float(self.count[c]) + added)
-        step = centre - self.mean[c]
-        if self.covariance.ndim == 3:
-            own = (vectors - centre).T @ (vectors - centre) / added
-            jump = torch.outer(step, step)
-        else:
-            own, jump = vectors.var(dim=0, unbiased=False), step**2
-        self.covariance[c] = (1 - share) * self.covariance[c] + share * own + share * (1 - share) * jump
-        self.mean[c] += share * step
-        self.count[c] = min(float(self.count[c]) + added, self._limit)
+        """Add vectors `N D` of class `c`."""
+        _add(vectors, self.count[c], self.mean[c], self.covariance[c])
+        self.count[c].clamp_(max=self._limit)
+
+
+def _add(new: Tensor, count: Tensor, mean: Tensor, spread: Tensor) -> None:
+    """Add vectors `N D` to `count` (scalar), `mean` (D) and `spread`: a covariance `D D`, or its diagonal `D`; in place."""
+    if not len(new):
+        return
+    centre = new.mean(dim=0)
+    share = len(new) / (count + len(new))
+    step = centre - mean
+    if spread.ndim == 2:
+        own, jump = (new - centre).T @ (new - centre) / len(new), torch.outer(step, step)
+    else:
+        own, jump = new.var(dim=0, unbiased=False), step**2
+    spread.copy_((1 - share) * spread + share * own + share * (1 - share) * jump)
+    mean += share * step
+    count += len(new)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.core.networks import NetworkOutput
 from lib.core.spec import IGNORE
 
 _FLOOR = 1e-5
@@ -41,6 +43,21 @@ def antithetic(mean: Tensor, diagonal: Tensor, factor: Tensor, noise_factor: Ten
     """
     e = torch.einsum("sbr,brk...->sbk...", noise_factor, factor) + diagonal.sqrt() * noise_diagonal
     return torch.cat([mean + e, mean - e])
+
+
+def sampled(output: NetworkOutput, head: GaussianHead, count: int, generator: torch.Generator) -> Tensor:
+    """`count` antithetic samples of a network's output at the size of its logits, `S B K H W [D]`."""
+    diagonal, factor = head(output.feature)
+    size = output.logits.shape[2:]
+    draws = {"generator": generator, "device": diagonal.device}
+    noise_f = torch.randn(count // 2, *factor.shape[:2], **draws)
+    noise_d = torch.randn(count // 2, *diagonal.shape, **draws)
+    deviation = antithetic(torch.zeros_like(diagonal), diagonal, factor, noise_f, noise_d)
+    if deviation.shape[3:] != size:
+        mode = "bilinear" if len(size) == 2 else "trilinear"
+        deviation = F.interpolate(deviation.flatten(0, 1), size, mode=mode, align_corners=True)
+        deviation = deviation.unflatten(0, (count // 2 * 2, -1))
+    return output.logits + deviation
 
 
 def negative_log_likelihood(samples: Tensor, label: Tensor) -> Tensor:

@@ -11,6 +11,13 @@ from lib.core.networks import NetworkOutput
 from lib.core.schedules import warm_decay
 
 
+@torch.no_grad()
+def follow(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """`average = d average + (1 - d) module` for the weights of two modules of one form without buffers."""
+    for mine, theirs in zip(average.parameters(), module.parameters(), strict=True):
+        mine.lerp_(theirs, 1 - decay)
+
+
 class StudentTeacher(nn.Module):
     """Two copies of one network. In training mode `forward` is the student, in evaluation mode the teacher.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,10 @@ import torch
 from monai.metrics import compute_dice
 from torch import Tensor, nn
 
-from lib.core.cases import Record, load_case
+from lib.core.cases import Case, Record, load_case
 from lib.core.images import CaseError
 from lib.core.losses import one_hot
-from lib.core.predict import predict
+from lib.core.predict import Prediction, predict
 from lib.core.spec import DataSpec
 
 logger = logging.getLogger(__name__)
@@ -51,12 +51,26 @@ def dice_per_class(prediction: Tensor, truth: Tensor, labels: Mapping[str, int])
     return {name: float(dice[index]) for name, index in labels.items()}
 
 
-def validate(
-    network: nn.Module, records: Sequence[Record], data: DataSpec, labels: Mapping[str, int], device: torch.device
-) -> Validation:
-    """Predict each labelled record with a network in evaluation mode and compare on the image's own voxels.
+Seen = Callable[[Record, Case, Prediction], None]
 
-    A record that cannot be read is left out, with a warning that names the file.
+
+def validate(
+    network: nn.Module,
+    records: Sequence[Record],
+    data: DataSpec,
+    labels: Mapping[str, int],
+    device: torch.device,
+    seen: Seen | None = None,
+) -> Validation:
+    """Predict each labelled record and compare on the image's own voxels.
+
+    Args:
+        network: in evaluation mode.
+        records: a record that cannot be read is left out, with a warning that names the file.
+        data: the specification the network was trained with.
+        labels: class index by name.
+        device: where the network is.
+        seen: called with each case and its prediction.
     """
     cases: dict[str, dict[str, float]] = {}
     for record in records:
@@ -65,7 +79,10 @@ def validate(
         except CaseError as e:
             logger.warning("Left out of validation: %s", e)
             continue
-        prediction = predict(network, case, data, device).native_label()
+        predicted = predict(network, case, data, device)
+        if seen is not None:
+            seen(record, case, predicted)
+        prediction = predicted.native_label()
         truth = case.native_label.reshape(prediction.shape)
         cases[record.id] = dice_per_class(prediction, truth.to(torch.uint8), labels)
     return Validation(cases)

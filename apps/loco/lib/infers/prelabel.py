@@ -29,13 +29,13 @@ from lib.core.cases import Case, load_case
 from lib.core.images import CaseError
 from lib.core.predict import Prediction, predict
 from lib.infers.segmentation import LiveModel, Segmentation, described
+from lib.progressbar import track
 
 logger = logging.getLogger(__name__)
 
 _READERS = 2
 _AHEAD = 6
 """Studies that are loaded ahead, and results that wait to be written: a bound on memory."""
-_LOG_EVERY = 50
 
 Item, Loaded, Result = TypeVar("Item"), TypeVar("Loaded"), TypeVar("Result")
 
@@ -73,10 +73,9 @@ class PreLabelling(BatchInferTask):
         todo = [i for i in images if i not in replies]
 
         started = time.monotonic()
-        for image, outcome in self._labelled(todo, name, tag, live, torch.device(device), datastore):
+        outcomes = self._labelled(todo, name, tag, live, torch.device(device), datastore)
+        for image, outcome in track(outcomes, "Pre-labelling", len(todo), say=logger.info):
             replies[image] = outcome
-            if len(replies) % _LOG_EVERY == 0:
-                logger.info("Pre-labelled %d of %d studies", len(replies), len(images))
         seconds = time.monotonic() - started
         counts = {k: sum(k in r for r in replies.values()) for k in ("label", "skipped", "error")}
         logger.info("Pre-labelling ended after %.1f s: %s", seconds, counts)

@@ -18,6 +18,7 @@ from pydicom.errors import InvalidDicomError
 
 from lib.core.files import replacing
 from lib.core.images import CaseError, read_header, read_image
+from lib.progressbar import track
 from lib.server.asdicom import Identity, datasets_of, header_of
 from lib.server.dicompaths import SEGMENTATIONS
 
@@ -67,9 +68,9 @@ class DicomFolder:
         present = {path: path.stat().st_mtime_ns for path in _files_below(self._root)}
         for gone in self._known.keys() - present.keys():
             del self._known[gone]
-        for path, stamp in present.items():
-            if self._known.get(path, (None, None))[0] != stamp:
-                self._known[path] = (stamp, _header(path))
+        changed = [path for path, stamp in present.items() if self._known.get(path, (None, None))[0] != stamp]
+        for path in track(changed, "Reading DICOM headers", say=logger.info):
+            self._known[path] = (present[path], _header(path))
 
 
 class PresentedImages:

@@ -22,6 +22,13 @@ _NUMBERS = {
 }
 
 
+_FIXED = {
+    "name": "train", "val_batch_size": 1, "dataset": "Dataset", "dataloader": "DataLoader",
+    "early_stop_patience": -1, "val_split": 0.0, "tracking_experiment_name": "",
+}  # fmt: skip
+"""What MONAI Label's task reads of a request and no client may say."""
+
+
 def option_defaults(spec: TaskSpec) -> dict[str, Any]:
     """Options that Slicer and OHIF show, with their defaults; the first of a list is what is used."""
     training = spec.training
@@ -35,6 +42,21 @@ def option_defaults(spec: TaskSpec) -> dict[str, Any]:
         "pretrained": True,
         "seed": training.seed,
     }
+
+
+def checked_request(request: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A request as the training sees it: known options alone, one device, and what is fixed.
+
+    Args:
+        request: what came.
+        config: the options that viewers show, with their defaults.
+    """
+    allowed = {*config, "model", "client_id", "local_rank"}
+    unknown = sorted(set(request) - allowed)
+    if unknown:
+        logger.warning("Ignored training options %s; known are %s", unknown, sorted(config))
+    options = {key: value for key, value in request.items() if key in allowed}
+    return {**options, "device": _chosen(options.get("device", config["device"])), **_FIXED}
 
 
 def spec_of_request(spec: TaskSpec, request: Mapping[str, Any]) -> TaskSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from monailabel.tasks.train.basic_train import Context
@@ -13,6 +13,7 @@ from lib.core.checkpoint import Checkpoint
 from lib.core.methods import Method
 from lib.core.spec import TaskSpec
 from lib.core.validate import Validation
+from lib.trainers.tracking import Tracking
 
 _LOG_LINES_PER_EPOCH = 3
 
@@ -31,7 +32,8 @@ class RunState:
     method: Method | None = None
     """Set once the network is on its device."""
     best: Validation | None = None
-    progress: Progress | None = None
+    tracking: Tracking = field(default_factory=Tracking)
+    """Nowhere until the training is set up, and on other ranks than 0."""
 
 
 class Progress:

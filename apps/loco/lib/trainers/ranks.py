@@ -75,6 +75,34 @@ def launched_group() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def taking_part(
+    task: Any, rank: int, world: int, request: dict[str, Any], datalist: list[Any]
+) -> Iterator[dict[str, Any]]:
+    """The group that this process trains in, of one or several, for the block.
+
+    Args:
+        task: the training, which rank 0 of torchrun hands to those that wait in `follow`.
+        rank: of this process.
+        world: number of processes that MONAI Label has started.
+        request: of the training; `multi_gpu` says whether MONAI Label has started them.
+        datalist: the studies.
+
+    Returns:
+        The request without MONAI Label's switch: its own group and wrapper are not used.
+    """
+    alone = {**request, "multi_gpu": False}
+    if request["multi_gpu"]:
+        with local_group(request["rendezvous"], rank, world):
+            yield alone
+    elif launched() and rank == 0:
+        with launched_group():
+            agreed(lambda: (task, alone, datalist))
+            yield alone
+    else:
+        yield alone
+
+
 def follow() -> None:
     """Wait for the training that rank 0 plans and take part in it; of a process that torchrun has started as another."""
     with launched_group():

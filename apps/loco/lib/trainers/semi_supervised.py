@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.engines import SupervisedTrainer
-from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
 from monai.inferers import Inferer, SimpleInferer
 from monai.utils import set_determinism
 from monailabel.interfaces.datastore import Datastore
@@ -24,31 +21,25 @@ from monailabel.utils.others.generic import device_list
 from lib.core.batch import StepDataset, train_loader
 from lib.core.cache import CaseCache, CaseStore
 from lib.core.cases import Record, labelled_groups, split_records
-from lib.core.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    load_weights,
-    restore_network,
-    save_checkpoint,
-    why_not_continue,
-)
-from lib.core.distributed import agreed, gathered, rank, replicate, world_size
-from lib.core.files import replacing
+from lib.core.checkpoint import load_weights
+from lib.core.distributed import rank, replicate, world_size
 from lib.core.methods import Method, build_method, described, second_network
 from lib.core.networks import build_network
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
-from lib.core.validate import Validation, validate
 from lib.decisions import decided
 from lib.store.project import ModelFolder, Project
 from lib.studies import records_of
+from lib.trainers.milestones import Milestones
 from lib.trainers.optimizers import make_optimizer
-from lib.trainers.options import option_defaults, smaller_batches
-from lib.trainers.progress import Progress, RunState, dice_line, scalars
-from lib.trainers.publish import adopt_live, live_checkpoint, publish
-from lib.trainers.ranks import device_of_rank, devices_of, launched, launched_group, local_group, rendezvous
+from lib.trainers.options import checked_request, option_defaults, smaller_batches
+from lib.trainers.outcome import how_it_ended, recorded
+from lib.trainers.progress import RunState
+from lib.trainers.publish import adopt_live
+from lib.trainers.ranks import device_of_rank, devices_of, launched, rendezvous, taking_part
 from lib.trainers.resume import plan_run
-from lib.trainers.step import ServerGoneError, training_step
+from lib.trainers.step import training_step
+from lib.trainers.tracking import open_tracking, tracking_address, tracking_choices
 
 logger = logging.getLogger(__name__)
 
@@ -82,47 +73,29 @@ class SemiSupervisedTraining(BasicTrainTask):
             "device": device_list(),
             "multi_gpu": False,
             "gpus": "all",
-            "tracking": ["None", "mlflow"],
+            "tracking": tracking_choices(),
             "reason": "started by hand",
         }
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train once. Raises a `ValueError` with one sentence when it cannot start; the journal keeps how it ended."""
-        allowed = {*self._config, "model", "client_id", "local_rank"}
-        unknown = sorted(set(request) - allowed)
-        if unknown:
-            logger.warning("Ignored training options %s; known are %s", unknown, sorted(self._config))
-        options = {k: v for k, v in request.items() if k in allowed}
-        fixed = {
-            "name": "train", "val_batch_size": 1, "dataset": "Dataset", "dataloader": "DataLoader",
-            "early_stop_patience": -1, "val_split": 0.0, "tracking_uri": "", "tracking_experiment_name": "",
-        }  # fmt: skip
-        options["device"] = _first(options.get("device", self._config["device"]))
+        options = checked_request(request, self._config)
         devices = [] if launched() else devices_of(options)
-        fixed |= {"devices": devices, "multi_gpu": bool(devices), "gpus": ",".join(map(str, range(len(devices))))}
+        options |= {"devices": devices, "multi_gpu": bool(devices), "gpus": ",".join(map(str, range(len(devices))))}
+        options["tracking_uri"] = tracking_address(Path(self._folder.root))
         try:
             with FileLock(self._folder.lock, timeout=LOCK_WAIT_S):
-                return self._train_recorded({**options, **fixed}, datastore)
+                return self._train_recorded(options, datastore)
         except Timeout as e:
             raise RuntimeError(f"expected to train {self._name}, but another training of it is running; wait") from e
 
     def _train_recorded(self, options: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-        journal = self._project.journal
         reason = str(options.get("reason") or "started by hand")
-        run_id = journal.start_run(self._name, reason, journal.last_submission_id(), os.getpid(), time.time())
-        options["run"] = run_id
         try:
-            with rendezvous() as options["rendezvous"]:
-                result = self._train_in_memory(options, datastore)
-        except Exception as e:
-            # the error of a process of its own arrives as text
-            status = "interrupted" if ServerGoneError.__name__ in f"{type(e).__name__} {e}" else "failed"
-            detail = str(e) if isinstance(e, ServerGoneError) else f"{type(e).__name__}: {e}"[:500]
-            journal.finish_run(run_id, status, detail, time.time())
-            raise
+            with recorded(self._project.journal, self._name, reason) as options["run"], rendezvous() as address:
+                return self._train_in_memory({**options, "rendezvous": address}, datastore)
         finally:
             self._state = None
-        return result
 
     # ---- one process or several ----
 
@@ -133,15 +106,12 @@ class SemiSupervisedTraining(BasicTrainTask):
         already and wait in `follow`. MONAI Label's own process group and wrapper are not used: the group would wait for
         a dead rank as long as torch likes, the wrapper averages gradients that are parts of one sum.
         """
-        alone = {**request, "multi_gpu": False}
-        if request["multi_gpu"]:
-            with local_group(request["rendezvous"], rank, world_size):
+        with taking_part(self, rank, world_size, request, datalist) as alone:
+            try:
                 return super().train(rank, world_size, alone, datalist)
-        if launched() and rank == 0:
-            with launched_group():
-                agreed(lambda: (self, alone, datalist))
-                return super().train(0, world_size, alone, datalist)
-        return super().train(rank, world_size, alone, datalist)
+            except Exception as e:
+                self._state.tracking.close(how_it_ended(e))
+                raise
 
     def _train_in_memory(self, options: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train; when the GPU has no room for it, again with smaller batches until one of each kind is left."""
@@ -256,7 +226,7 @@ class SemiSupervisedTraining(BasicTrainTask):
         return SimpleInferer()
 
     def _create_evaluator(self, context: Context) -> None:
-        """The teacher is validated at the end of each epoch by `_epoch_done`."""
+        """The teacher is validated at the end of each epoch by `Milestones`."""
         return
 
     def train_data_loader(self, context: Context, num_workers: int = 0, shuffle: bool = True) -> Iterator:
@@ -299,119 +269,15 @@ class SemiSupervisedTraining(BasicTrainTask):
         return training_step(context, self._state, self._amp and context.device.type == "cuda")
 
     def train_handlers(self, context: Context) -> list[Any]:
-        """TensorBoard and, where MONAI Label's switch is on, MLflow get every term that the method logs."""
-        # first, so that the others log this epoch's Dice
-        handlers: list[Any] = [_AtEpochEnd(lambda: self._epoch_done(context))]
-        if rank() > 0:
-            return handlers
-        handlers.append(TensorBoardStatsHandler(log_dir=context.events_dir, output_transform=scalars))
-        if context.tracking and context.tracking.lower() == "mlflow":
-            handlers.append(
-                MLFlowHandler(
-                    tracking_uri=context.tracking_uri,
-                    experiment_name=context.tracking_experiment_name,
-                    run_name=context.tracking_run_name,
-                    iteration_log=True,
-                    output_transform=scalars,
-                    close_on_complete=True,
-                )
-            )
-        return handlers
+        """None of MONAI's: `Milestones` also tracks."""
+        return []
+
+    def milestones(self, context: Context) -> Milestones:
+        """Log lines, validation, saving and publishing of this run."""
+        return Milestones(self._name, context, self._state, self._folder, self._project.journal)
 
     def finalize(self, context: Context) -> None:
-        """Attach log lines, validation, saving and publishing; measure the live model on today's validation cases."""
-        trainer, state = context.trainer, self._state
-        live = agreed(lambda: live_checkpoint(self._folder))
-        if live is not None and why_not_continue(live, state.spec) is None:
-            network = restore_network(live).to(context.device).eval()
-            state.live = _validated(network, context.val_datalist, live.spec, context.device)
-        state.progress = Progress(context, state)
+        """Open what the run is followed in, and attach all that happens along the way."""
         if rank() == 0:
-            trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: self._iteration_done(state.progress))
-            trainer.add_event_handler(Events.COMPLETED, lambda: self._run_done())
-
-    # ---- what happens along the way ----
-
-    def _iteration_done(self, progress: Progress) -> None:
-        if progress.is_due():
-            logger.info(progress.line())
-            self._record(progress)
-
-    def _epoch_done(self, context: Context) -> None:
-        state = self._state
-        spec, progress = state.spec, state.progress
-        context.network.eval()
-        result = _validated(context.network, context.val_datalist, spec, context.device)
-        metrics = context.trainer.state.metrics
-        metrics.update({"val_mean_dice": result.mean_dice} if result.cases else {})
-        metrics.update({f"val_dice_{name}": dice for name, dice in result.per_class.items()})
-        first = state.best is None or state.best.mean_dice is None or result.mean_dice is None
-        improved = first or result.mean_dice >= state.best.mean_dice
-        state.best = result if improved else state.best
-        if rank() > 0:
-            return
-        checkpoint = self._checkpoint(context, progress.step)
-        if improved:
-            save_checkpoint(checkpoint, self._folder.best)
-        save_checkpoint(checkpoint, self._folder.run)
-        logger.info("Epoch %d of %d done: %s", progress.epoch, spec.training.epochs, dice_line(result))
-        self._record(progress)
-
-    def _run_done(self) -> None:
-        state, journal = self._state, self._project.journal
-        checkpoint = load_checkpoint(self._folder.best)
-        live, reason = publish(self._name, self._folder, journal, checkpoint, state.best, state.live, state.run_id)
-        decided("published" if live else "kept", model=self._name, version=checkpoint.version, why=reason)
-        self._folder.run.unlink(missing_ok=True)
-        self._folder.best.unlink(missing_ok=True)
-        self._record(state.progress, {"version": checkpoint.version, "live": live, "reason": reason, "status": "done"})
-        journal.finish_run(state.run_id, "done", reason, time.time())
-
-    def _checkpoint(self, context: Context, step: int) -> Checkpoint:
-        state = self._state
-        thresholds = state.method.thresholds()
-        return Checkpoint(
-            spec=state.spec,
-            student=context.network.student.state_dict(),
-            teacher=context.network.teacher.state_dict(),
-            method=copy.deepcopy(state.method.state_dict()),
-            thresholds=[float(t) for t in thresholds] if thresholds is not None else [],
-            optimizer=context.optimizer.state_dict(),
-            step=step,
-            metrics={
-                "labelled": len(state.split.labelled),
-                "unlabelled": len(state.split.unlabelled),
-                "validation": len(state.split.validation),
-                "best": {k: dict(v) for k, v in state.best.cases.items()} if state.best else {},
-            },
-        )
-
-    def _record(self, progress: Progress, outcome: Mapping[str, Any] | None = None) -> None:
-        """Progress to the journal and to MONAI Label's train_stats, written whole."""
-        stats = {**progress.stats(), "status": "running", **(outcome or {})}
-        self._project.journal.update_run(self._state.run_id, stats, time.time())
-        with replacing(self._folder.stats) as file:
-            file.write(json.dumps(stats, indent=2).encode())
-
-
-class _AtEpochEnd:
-    """A MONAI handler that calls a function when an epoch is done."""
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-
-    def attach(self, engine: Engine) -> None:
-        """Register with the trainer."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._call)
-
-
-def _validated(network: StudentTeacher, records: Sequence[Record], spec: TaskSpec, device: torch.device) -> Validation:
-    """Dice of the teacher; each of several processes predicts its share of the cases, all get the whole."""
-    share = records[rank() :: world_size()]
-    parts = gathered(validate(network.teacher, share, spec.data, spec.labels, device))
-    cases = {name: case for part in parts for name, case in part.cases.items()}
-    return Validation({r.id: cases[r.id] for r in records if r.id in cases})
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, (list, tuple)) else value
+            self._state.tracking = open_tracking(context, self._project.folder.name, self._state.resumed is not None)
+        self.milestones(context).attach(context.trainer)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.core.bundle.export import Exported, export_bundle
+from lib.core.bundle.export import PARTS, Exported, export_bundle
 from lib.core.checkpoint import CheckpointError, load_checkpoint
 from lib.core.spec import KINDS
+from lib.progressbar import progress
 from lib.store.project import ModelFolder, Project
 
 
@@ -34,7 +35,9 @@ def export_version(project: Project, target: Path, version: int | None = None, n
         )
     checkpoint = load_checkpoint(path)
     target.mkdir(parents=True, exist_ok=True)
-    return export_bundle(checkpoint, target, name or f"loco_{checkpoint.spec.data.kind}_v{checkpoint.version}")
+    name = name or f"loco_{checkpoint.spec.data.kind}_v{checkpoint.version}"
+    with progress(f"Exporting {name}, parts", PARTS) as advance:
+        return export_bundle(checkpoint, target, name, advance)
 
 
 def _trained(project: Project) -> ModelFolder:

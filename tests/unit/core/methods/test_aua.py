@@ -5,7 +5,9 @@ import pytest
 import torch
 from unit.core.methods.base import LATE, SPEC, MethodSuite, batch_of, gradient
 
-from lib.core.classstats import ClassStatistics, boundary_contrast, near_boundary, prototype_contrast
+from lib.core.class_contrast import boundary_contrast, prototype_contrast
+from lib.core.regions import near_boundary
+from lib.core.statistics import ClassStatistics
 from lib.core.stochastic import antithetic, energy_distance, negative_log_likelihood
 
 

@@ -6,7 +6,8 @@ import torch
 from unit.core.methods.base import LATE, SPEC, MethodSuite, batch_of, gradient
 
 from lib.core.losses import foreground_dice
-from lib.core.methods.c3s3 import cosine_distance, outcome_contrast, sharpened
+from lib.core.memory import outcome_contrast
+from lib.core.methods.c3s3 import cosine_distance, sharpened
 from lib.core.spec import C3S3Spec
 
 

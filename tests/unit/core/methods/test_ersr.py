@@ -7,8 +7,9 @@ from unit.core.methods.base import LATE, SPEC, MethodSuite, network_of
 from unit.helpers import FRAME, VOLUME, spec_of
 
 from lib.core.batch import Batch
-from lib.core.losses import supervised_loss
-from lib.core.methods.ersr import ERSR, best_of, foreground_loss
+from lib.core.losses import foreground_loss, supervised_loss
+from lib.core.methods.ersr import ERSR
+from lib.core.ranking import best_of
 from lib.core.spec import ERSRSpec, SpecError
 
 

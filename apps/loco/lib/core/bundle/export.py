@@ -27,8 +27,13 @@ from lib.core.spec import TaskSpec
 
 logger = logging.getLogger(__name__)
 
-MODULES = ("spec", "spec_methods", "pretrained", "networks", "grid", "images", "cases", "predict", "bundle/runtime")
+MODULES = (
+    "spec", "spec_methods", "pretrained", "depthwise", "networks", "grid", "images", "cases", "predict", "bundle/runtime",
+)  # fmt: skip
 """Modules of this package that the bundle runs; imports among them are turned to the bundle's `scripts`."""
+
+PARTS = 3
+"""Weights with configuration and code, TorchScript, ONNX."""
 
 TOLERANCE = 1e-3
 """Largest difference of logits between the network and its TorchScript or ONNX form."""
@@ -42,13 +47,16 @@ class Exported:
     left_out: Mapping[str, str | None]
 
 
-def export_bundle(checkpoint: Checkpoint, target: str | Path, name: str) -> Exported:
+def export_bundle(
+    checkpoint: Checkpoint, target: str | Path, name: str, advance: Callable[[], None] = lambda: None
+) -> Exported:
     """Write the teacher of `checkpoint` as the bundle `target`/`name`, whole or not at all.
 
     Args:
         checkpoint: a published model.
         target: existing folder.
         name: of the bundle, used as folder name.
+        advance: called after each of the `PARTS` parts.
 
     Returns:
         The folder, and which of TorchScript and ONNX could not be made.
@@ -68,10 +76,11 @@ def export_bundle(checkpoint: Checkpoint, target: str | Path, name: str) -> Expo
         _write_json(draft / "configs" / "metadata.json", metadata(checkpoint, name))
         _write_json(draft / "configs" / "inference.json", inference_config(checkpoint.spec))
         _copy_scripts(draft / "scripts")
-        left_out = {
-            "model.ts": _tried(_torchscript, network, checkpoint.spec, draft / "models" / "model.ts"),
-            "model.onnx": _tried(_onnx, network, checkpoint.spec, draft / "models" / "model.onnx"),
-        }
+        advance()
+        left_out = {}
+        for form, write in (("model.ts", _torchscript), ("model.onnx", _onnx)):
+            left_out[form] = _tried(write, network, checkpoint.spec, draft / "models" / form)
+            advance()
         (draft / "docs" / "README.md").write_text(_readme(checkpoint, name, left_out))
         draft.rename(folder)
     return Exported(folder, left_out)

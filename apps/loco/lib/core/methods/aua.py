@@ -13,27 +13,21 @@ wrong in the released code); statistics are gathered from stage 1's features of 
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from lib.core.batch import Batch
-from lib.core.classstats import ClassStatistics, boundary_contrast, prototype_contrast
+from lib.core.class_contrast import boundary_contrast, prototype_contrast
 from lib.core.features import channels_of, is_valid, label_at
 from lib.core.losses import cross_entropy, foreground_dice
 from lib.core.methods.base import Method, StepOutput
-from lib.core.networks import NetworkOutput
 from lib.core.perturb import noisy
 from lib.core.pseudo import hard_label, passed
+from lib.core.regions import as_vectors
 from lib.core.schedules import sigmoid_rampup, warm_decay
-from lib.core.stochastic import GaussianHead, antithetic, energy_distance, negative_log_likelihood
-
-
-def flat(feature: Tensor) -> Tensor:
-    """`B F h w [d]` to one vector per pixel, (N, F)."""
-    return feature.movedim(1, -1).flatten(0, -2)
+from lib.core.statistics import ClassStatistics
+from lib.core.stochastic import GaussianHead, energy_distance, negative_log_likelihood, sampled
+from lib.core.teacher import follow
 
 
 class AUA(Method):
@@ -42,8 +36,8 @@ class AUA(Method):
     name = "aua"
     title = "AUA"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
+        """Head and labeller, each with its copy, and the statistics."""
         student, options = self.network.student, self.spec.aua
         _, features = channels_of(student)
         head = GaussianHead(features, self.classes, options.rank, student.spatial_dims)
@@ -64,12 +58,12 @@ class AUA(Method):
         generator = self.generator(step_no, image_u.device)
         output = self.network(torch.cat([batch.image_l, image_u]))
         logits_l = output.logits[: len(batch.image_l)]
-        samples_l, samples_u = self._samples(output, self.parts["head"], generator).split(
+        samples_l, samples_u = sampled(output, self.parts["head"], options.samples, generator).split(
             [len(batch.image_l), len(image_u)], dim=1
         )
         with torch.no_grad():
             taught = self.network.label(noisy(image_u, options.noise, generator))
-            samples_t = self._samples(taught, self.parts["head_teacher"], generator)
+            samples_t = sampled(taught, self.parts["head_teacher"], options.samples, generator)
 
         nll, dice = negative_log_likelihood(samples_l, batch.label_l), foreground_dice(logits_l, batch.label_l)
         loss_sup = 0.5 * (nll + dice)
@@ -80,8 +74,7 @@ class AUA(Method):
         weight = options.distance_weight * sigmoid_rampup(step_no, self.pretraining_steps)
         loss = loss_sup + weight * loss_unsup + options.boundary_weight * loss_boundary
         logs = {"loss_sup": loss_sup, "loss_unsup": loss_unsup, "loss_boundary": loss_boundary}
-        logs = {k: v.detach() for k, v in logs.items()}
-        return StepOutput(loss, logits_l.detach(), {**logs, "weight": weight, "mask_ratio": 1.0})
+        return StepOutput(loss, logits_l, {**logs, "weight": weight, "mask_ratio": 1.0})
 
     def pretraining_done(self) -> None:
         """Stage 1 becomes the labeller; the network starts anew, if so chosen."""
@@ -100,7 +93,7 @@ class AUA(Method):
         small = label_at(label, stage_1.feature.shape[2:])
         count_l = len(batch.image_l)
         statistics = self.parts["statistics"]
-        statistics.update(flat(stage_1.feature[:count_l]), small[:count_l].flatten())
+        statistics.update(as_vectors(stage_1.feature[:count_l]), small[:count_l].flatten())
 
         output = self.network(torch.cat([batch.image_l, batch.image_u_weak]))
         terms = [
@@ -109,33 +102,15 @@ class AUA(Method):
         ]
         mean, variance = statistics.mean.clone(), statistics.variance.clone()
         contrast = sum(
-            prototype_contrast(flat(f), y.flatten(), mean, variance, self.spec.aua.prototype_temperature)
+            prototype_contrast(as_vectors(f), y.flatten(), mean, variance, self.spec.aua.prototype_temperature)
             for f, y in ((output.feature[:count_l], small[:count_l]), (output.feature[count_l:], small[count_l:]))
         )
         loss = terms[0] + terms[1] + self.spec.aua.prototype_weight * contrast
-        logs = {"loss_sup": terms[0].detach(), "loss_unsup": terms[1].detach(), "loss_contrast": contrast.detach()}
+        logs = {"loss_sup": terms[0], "loss_unsup": terms[1], "loss_contrast": contrast}
         logs["mask_ratio"] = passed(label_u, batch.ignore_u)
-        return StepOutput(loss, output.logits[:count_l].detach(), logs)
+        return StepOutput(loss, output.logits[:count_l], logs)
 
     def after_step(self, step_no: int, decay: float) -> None:
         """The head has a teacher too."""
         super().after_step(step_no, decay)
-        d = warm_decay(step_no, decay)
-        teacher, student = self.parts["head_teacher"], self.parts["head"]
-        with torch.no_grad():
-            for mine, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
-                mine.lerp_(theirs, 1 - d)
-
-    def _samples(self, output: NetworkOutput, head: GaussianHead, generator: torch.Generator) -> Tensor:
-        """Antithetic samples at the size of the logits, `S B K H W [D]`."""
-        diagonal, factor = head(output.feature)
-        count, size = self.spec.aua.samples // 2, output.logits.shape[2:]
-        draws = {"generator": generator, "device": diagonal.device}
-        noise_f = torch.randn(count, *factor.shape[:2], **draws)
-        noise_d = torch.randn(count, *diagonal.shape, **draws)
-        deviation = antithetic(torch.zeros_like(diagonal), diagonal, factor, noise_f, noise_d)
-        if deviation.shape[3:] != size:
-            mode = "bilinear" if len(size) == 2 else "trilinear"
-            deviation = F.interpolate(deviation.flatten(0, 1), size, mode=mode, align_corners=True)
-            deviation = deviation.unflatten(0, (2 * count, -1))
-        return output.logits + deviation
+        follow(self.parts["head_teacher"], self.parts["head"], warm_decay(step_no, decay))

@@ -6,8 +6,8 @@ trainer, the loader and the server read; the training loop is the same for all:
 - `views`: which views of the images it wants (`batch.Views`); where each image comes from is in `batch.origin_l/u`.
 - `kinds` and `check`: on which studies it works. What it needs is said in one sentence before training starts.
 - `second`: a second network, handed to the constructor; only the first one is published.
-- `parts`: everything with weights or running state beyond student and teacher: the second network, heads, memories,
-  frozen labellers. They are moved, optimised (what requires a gradient), saved and restored with the method.
+- `prepare` and `parts`: everything with weights or running state beyond student and teacher: the second network, heads,
+  memories, frozen labellers. They are moved, optimised (what requires a gradient), saved and restored with the method.
 - `pretraining`: share of the run in which `pretraining_step` is called instead of `unlabelled_step`.
 - `after_step`: how the averages move, once the optimiser has stepped.
 
@@ -47,6 +47,11 @@ class StepOutput:
     logits_l: Tensor | None
     logs: dict[str, Tensor | float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """What is followed has no graph; methods hand it over as it is."""
+        self.logits_l = None if self.logits_l is None else self.logits_l.detach()
+        self.logs = {name: v.detach() if isinstance(v, Tensor) else v for name, v in self.logs.items()}
+
 
 class Method:
     """Base of all methods; subclasses write `unlabelled_step`, name themselves and declare what they need."""
@@ -80,6 +85,7 @@ class Method:
                              f"{type(second).__name__}; use `methods.second_network`")  # fmt: skip
         self.network, self.spec, self.classes, self.total_steps, self._seed = network, spec, classes, total_steps, seed
         self.parts = nn.ModuleDict({"second": second} if second is not None else {})
+        self.prepare()
 
     several_processes: bool = False
     """True: two processes are known to train as one. False: it reads parts of the networks that they do not exchange."""
@@ -106,6 +112,9 @@ class Method:
                 "train it on one device, or choose loco"
             )
 
+    def prepare(self) -> None:
+        """Add to `parts` what the method brings along, when it is made. Here: nothing."""
+
     @property
     def pretraining(self) -> float:
         """Share of the run, from its start, that `pretraining_step` has."""
@@ -125,7 +134,7 @@ class Method:
         """`SUP` on the labelled images alone."""
         logits = self.network(batch.image_l).logits
         loss = supervised_loss(logits, batch.label_l)
-        return StepOutput(loss, logits.detach(), {"loss_sup": loss.detach(), "mask_ratio": 0.0})
+        return StepOutput(loss, logits, {"loss_sup": loss, "mask_ratio": 0.0})
 
     def pretraining_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Loss of a batch with both parts during pre-training. Here: the labelled part alone."""

@@ -61,7 +61,7 @@ class BCP(Method):
         mask = self._mask(batch, step_no, len(a))
         logits = self.network(paste(batch.image_l[a], batch.image_l[b], mask)).logits
         loss = sum(region_losses(logits, batch.label_l[a], batch.label_l[b], mask))
-        return StepOutput(loss, None, {"loss_sup": loss.detach(), "mask_ratio": 0.0})
+        return StepOutput(loss, None, {"loss_sup": loss, "mask_ratio": 0.0})
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Both mixtures in one pass."""
@@ -70,8 +70,8 @@ class BCP(Method):
         logits = self.network(mixed.image).logits
         loss_sup, loss_unsup = mixed.losses(logits)
         logs = {
-            "loss_sup": loss_sup.detach(),
-            "loss_unsup": loss_unsup.detach(),
+            "loss_sup": loss_sup,
+            "loss_unsup": loss_unsup,
             "mask_ratio": passed(label_u, batch.ignore_u),
         }
         return StepOutput(loss_sup + self.spec.bcp.unsup_weight * loss_unsup, None, logs)

@@ -18,6 +18,7 @@ from torch import Tensor
 from lib.core.batch import Batch
 from lib.core.features import label_at
 from lib.core.losses import cross_entropy, foreground_dice, masked_mse
+from lib.core.memory import outcome_contrast
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import noisy
 from lib.core.regions import as_vectors, near_border, some_of
@@ -27,31 +28,6 @@ from lib.core.spec import IGNORE
 def sharpened(logits: Tensor, temperature: float) -> Tensor:
     """`p_k^(1/T) / sum_k p_k^(1/T)` of `B K H W [D]`, without gradient: a softmax of logits / T."""
     return torch.softmax(logits.detach().float() / temperature, dim=1)
-
-
-def outcome_contrast(
-    a: Tensor, b: Tensor, foreground_a: Tensor, foreground_b: Tensor, tau: float
-) -> tuple[Tensor, Tensor]:
-    """ODCL of one pair of views: `l_int` and `l_uni`, scalars.
-
-    With s_i the cosine at point i, I_i and U_i whether both or either of the two predict foreground there,
-    `l_int = mean_i -log(e^(I_i s_i/tau) / (sum_j e^((1-I_j) s_j/tau) + e^(I_i s_i/tau)))`, `l_uni` the same with 1-U_i and U_j.
-
-    Args:
-        a: projections `N C` of network A; normalised here.
-        b: those of network B at the same points.
-        foreground_a: bool `N`, predictions of A.
-        foreground_b: bool `N`, predictions of B.
-        tau: temperature.
-    """
-    cosine = F.cosine_similarity(a.float(), b.float(), dim=1) / tau
-    both, either = (foreground_a & foreground_b).float(), (foreground_a | foreground_b).float()
-
-    def term(positive: Tensor, negative: Tensor) -> Tensor:
-        own = positive * cosine
-        return (torch.logaddexp(torch.logsumexp(negative * cosine, dim=0), own) - own).mean()
-
-    return term(both, 1 - both), term(1 - either, either)
 
 
 def cosine_distance(first: Tensor, second: Tensor, valid: Tensor, over: str) -> Tensor:
@@ -97,16 +73,16 @@ class C3S3(Method):
         loss_iuc = self._contrast(outputs, valid, generator)
         weight = self.spec.consistency_weight * self.ramp(step_no)
         logs = {
-            "loss_sup": loss_sup.detach(),
-            "loss_cos": loss_cos.detach(),
-            "loss_cp": loss_cp.detach(),
-            "loss_iuc": loss_iuc.detach(),
+            "loss_sup": loss_sup,
+            "loss_cos": loss_cos,
+            "loss_cp": loss_cp,
+            "loss_iuc": loss_iuc,
             "winner": float(winner),
             "weight": weight,
             "mask_ratio": 1.0,
         }
         loss = loss_sup + loss_cos + weight * loss_cp + options.contrast_weight * loss_iuc
-        return StepOutput(loss, logits[0][0][:labelled].detach(), logs)
+        return StepOutput(loss, logits[0][0][:labelled], logs)
 
     def _contrast(self, outputs: list, valid: Tensor, generator: torch.Generator) -> Tensor:
         """`L_iuc`: ODCL of the four pairs of views at some points of the projection's grid, mean over foreground classes."""

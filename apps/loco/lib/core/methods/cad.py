@@ -62,17 +62,17 @@ class CAD(Method):
         seen = float(bool((batch.ignore_u != IGNORE).any()))
         weight = self.spec.consistency_weight * self.ramp(step_no) * seen
         logs = {
-            "loss_sup": sup[0].detach(),
-            "loss_sup_2": sup[1].detach(),
-            "loss_cps": loss_cps.detach(),
-            "loss_mix": loss_mix.detach(),
-            "loss_mt": loss_mt.detach(),
+            "loss_sup": sup[0],
+            "loss_sup_2": sup[1],
+            "loss_cps": loss_cps,
+            "loss_mix": loss_mix,
+            "loss_mt": loss_mt,
             "threshold": self._threshold(step_no),
             "weight": weight,
             "mask_ratio": sum(m[2] for m in mixed) / (2 * count),
         }
         loss = sum(sup) + weight * (loss_cps + loss_mix + loss_mt)
-        return StepOutput(loss, outputs[0][0].detach(), logs)
+        return StepOutput(loss, outputs[0][0], logs)
 
     def _threshold(self, step_no: int) -> float:
         return escalated(*self.spec.cad.confidence, step_no / max(1, self.total_steps))

@@ -44,11 +44,11 @@ class CPS(Method):
 
         weight = self.spec.consistency_weight * self.ramp(step_no)
         logs = {
-            "loss_sup": sup[0].detach(),
-            "loss_sup_2": sup[1].detach(),
-            "loss_cross": cross[0].detach(),
-            "loss_cross_2": cross[1].detach(),
+            "loss_sup": sup[0],
+            "loss_sup_2": sup[1],
+            "loss_cross": cross[0],
+            "loss_cross_2": cross[1],
             "weight": weight,
             "mask_ratio": 1.0,
         }
-        return StepOutput(sum(sup) + weight * sum(cross), logits[0][:labelled].detach(), logs)
+        return StepOutput(sum(sup) + weight * sum(cross), logits[0][:labelled], logs)

@@ -9,20 +9,18 @@ coarse probabilities; it teaches the coarse one, which serves; the losses live o
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.core.batch import Batch
-from lib.core.features import label_at
+from lib.core.features import label_at, projection_channels
 from lib.core.losses import masked_mse, one_hot, supervised_loss
-from lib.core.memory import Queue, ranked_list_loss
+from lib.core.memory import ClassQueues, ranked_list_loss
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import noisy
-from lib.core.regions import near_border, some_of
-from lib.core.spec import IGNORE, MethodSpec
-from lib.core.teacher import StudentTeacher
+from lib.core.regions import around, near_border, some_of
+from lib.core.spec import IGNORE
 
 
 class CRII(Method):
@@ -35,22 +33,13 @@ class CRII(Method):
     kinds_reason = "ranks patches of pictures"
     second = "twin"
 
-    def __init__(
-        self,
-        network: StudentTeacher,
-        spec: MethodSpec,
-        classes: int,
-        total_steps: int,
-        seed: int = 0,
-        second: nn.Module | None = None,
-    ) -> None:
-        super().__init__(network, spec, classes, total_steps, seed, second)
-        self.parts["adapter"] = nn.Conv2d(classes, 1, 1)
+    def prepare(self) -> None:
+        """What the refined network sees besides the image, and a bank of patches."""
+        self.parts["adapter"] = nn.Conv2d(self.classes, 1, 1)
         with torch.no_grad():  # at first the refined network sees the image as it is
             self.parts["adapter"].weight.mul_(0.1)
             self.parts["adapter"].bias.zero_()
-        features = _last_convolution(network.student.projector).out_channels
-        self.parts["bank"] = nn.ModuleList(Queue(spec.crii.bank, features) for _ in range(2))
+        self.parts["bank"] = ClassQueues(2, self.spec.crii.bank, projection_channels(self.network.student))
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """One step of both networks; `mask_ratio` is the share of pixels of which the refined network is confident."""
@@ -76,16 +65,16 @@ class CRII(Method):
         loss_inter = self._inter(vectors, label, generator)
         weight = options.weight * self.ramp(step_no)
         logs = {
-            "loss_sup": loss_sup.detach(),
-            "loss_fine": loss_fine.detach(),
-            "loss_cr": loss_cr.detach(),
-            "loss_intra": loss_intra.detach(),
-            "loss_inter": loss_inter.detach(),
+            "loss_sup": loss_sup,
+            "loss_fine": loss_fine,
+            "loss_cr": loss_cr,
+            "loss_intra": loss_intra,
+            "loss_inter": loss_inter,
             "weight": weight,
             "mask_ratio": (~unsure).sum() / (batch.ignore_u != IGNORE).sum().clamp(min=1),
         }
         loss = loss_sup + loss_fine + weight * loss_cr + options.rank_weight * (loss_intra + loss_inter)
-        return StepOutput(loss, coarse[:labelled].detach(), logs)
+        return StepOutput(loss, coarse[:labelled], logs)
 
     def _rank(self, vectors: Tensor, labels: Tensor, anchors: Tensor) -> Tensor:
         options = self.spec.crii
@@ -101,7 +90,7 @@ class CRII(Method):
         for image, classes, near in zip(vectors, label, band, strict=True):
             centres = near.nonzero()
             for centre in centres[torch.from_numpy(rng.permutation(len(centres))[: options.patches])].tolist():
-                rows, columns = (_around(c, options.cells, n) for c, n in zip(centre, classes.shape, strict=True))
+                rows, columns = (around(c, options.cells, n) for c, n in zip(centre, classes.shape, strict=True))
                 own, edge = classes[rows, columns].flatten(), near[rows, columns].flatten()
                 usable = own != IGNORE
                 terms.append(self._rank(image[:, rows, columns].flatten(1).T[usable], own[usable], edge[usable]))
@@ -123,22 +112,10 @@ class CRII(Method):
         for mask, values in ((background & close, mean), (lesion, object_mean)):
             found = some_of(mask[:, 0], options.per_type, generator)
             chosen.append(F.normalize(values.movedim(1, -1).flatten(0, -2)[found], dim=1))
-        remembered = [bank.vectors for bank in self.parts["bank"]]
-        stacked = torch.cat([*chosen, *remembered])
-        kinds = torch.cat(
-            [torch.full((len(v),), i % 2, device=label.device) for i, v in enumerate([*chosen, *remembered])]
-        )
-        anchors = torch.arange(len(stacked), device=label.device) < sum(len(v) for v in chosen)
+        new = torch.cat(chosen)
+        own = torch.cat([torch.full((len(v),), kind, device=label.device) for kind, v in enumerate(chosen)])
+        stacked, kinds = self.parts["bank"].beside(new, own)
+        anchors = torch.arange(len(stacked), device=label.device) < len(new)
         loss = self._rank(stacked, kinds, anchors) if len(stacked) else 0 * vectors.sum()
-        for bank, new in zip(self.parts["bank"], chosen, strict=True):
-            bank.push(new.detach())
+        self.parts["bank"].push(new.detach(), own)
         return loss
-
-
-def _around(centre: int, length: int, limit: int) -> slice:
-    start = int(np.clip(centre - length // 2, 0, max(0, limit - length)))
-    return slice(start, start + length)
-
-
-def _last_convolution(module: nn.Module) -> nn.Module:
-    return [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)][-1]

@@ -14,42 +14,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
+from torch import Tensor
 
 from lib.core.batch import Batch
 from lib.core.cases import Record
 from lib.core.ellipse import ellipse_of, refined
+from lib.core.losses import foreground_logit, foreground_loss
 from lib.core.methods.base import Method, StepOutput
+from lib.core.perturb import changed_intensity
+from lib.core.ranking import LatestScores, best_of
 from lib.core.schedules import sigmoid_rampup
-from lib.core.spec import IGNORE, MethodSpec, SpecError, TaskSpec
+from lib.core.spec import IGNORE, SpecError, TaskSpec
 from lib.core.symmetry import Mirror, roughness, symmetry_losses
-from lib.core.teacher import StudentTeacher
-
-
-def best_of(scores: Sequence[float], seen: Sequence[float], share: float, floor: float) -> list[int]:
-    """Positions of the scores among the best `share` of all seen (these included), then refills up to the floor.
-
-    Low is good. At least `max(1, int(floor * B))` are kept.
-    """
-    ranked = sorted(seen)
-    count = int(len(ranked) * share)
-    bar = ranked[count - 1] if count else -np.inf
-    kept = [i for i, s in enumerate(scores) if s <= bar]
-    rest = sorted((i for i in range(len(scores)) if i not in kept), key=lambda i: scores[i])
-    return kept + rest[: max(0, max(1, int(floor * len(scores))) - len(kept))]
-
-
-def foreground_loss(logit: Tensor, label: Tensor) -> Tensor:
-    """0.5 (binary cross-entropy + soft Dice per image, eps 1e-5) of a foreground logit `B 1 H W`; 255 is left out."""
-    valid = (label != IGNORE).unsqueeze(1).float()
-    target = (label == 1).unsqueeze(1).float()
-    pixel = F.binary_cross_entropy_with_logits(logit, target, reduction="none") * valid
-    prob = torch.sigmoid(logit) * valid
-    overlap = 2 * (prob * target).sum(dim=(1, 2, 3)) + 1e-5
-    dice = 1 - overlap / (prob.sum(dim=(1, 2, 3)) + target.sum(dim=(1, 2, 3)) + 1e-5)
-    return 0.5 * (pixel.sum() / valid.sum().clamp(min=1) + dice.mean() * bool(valid.any()))
 
 
 class ERSR(Method):
@@ -60,17 +36,9 @@ class ERSR(Method):
     kinds = ("frame", "slice")
     kinds_reason = "fits ellipses in the plane"
 
-    def __init__(
-        self,
-        network: StudentTeacher,
-        spec: MethodSpec,
-        classes: int,
-        total_steps: int,
-        seed: int = 0,
-        second: nn.Module | None = None,
-    ) -> None:
-        super().__init__(network, spec, classes, total_steps, seed, second)
-        self.parts["seen"] = _Scores(spec.ersr.pool)
+    def prepare(self) -> None:
+        """Scores of the latest images."""
+        self.parts["seen"] = LatestScores(self.spec.ersr.pool)
 
     @classmethod
     def check(cls, spec: TaskSpec, records: Sequence[Record] = ()) -> None:
@@ -96,21 +64,21 @@ class ERSR(Method):
         label, mirrors, kept = self._labels(prob, positions)
         images = batch.image_u_weak[kept]
         logits = self.network(torch.cat([batch.image_l, images])).logits
-        loss_sup = foreground_loss(_logit(logits[:labelled]), batch.label_l)
-        logs = {"loss_sup": loss_sup.detach(), "mask_ratio": len(kept) / len(padded)}
+        loss_sup = foreground_loss(foreground_logit(logits[:labelled]), batch.label_l)
+        logs = {"loss_sup": loss_sup, "mask_ratio": len(kept) / len(padded)}
         if not kept:
             nothing = torch.zeros((), device=prob.device)
-            return StepOutput(loss_sup, logits[:labelled].detach(), {**logs, **dict.fromkeys(_TERMS, nothing)})
+            return StepOutput(loss_sup, logits[:labelled], {**logs, **dict.fromkeys(_TERMS, nothing)})
 
         rng = self.rng(step_no)
         pairs = [self._completed(x, y, m, rng) for x, y, m in zip(images, label, mirrors, strict=True)]
         completed = torch.cat([torch.stack(side) for side in zip(*pairs, strict=True)])
-        left, right = torch.sigmoid(_logit(self.network(completed).logits)).split(len(kept))
-        plain = torch.sigmoid(_logit(logits[labelled:]))
+        left, right = torch.sigmoid(foreground_logit(self.network(completed).logits)).split(len(kept))
+        plain = torch.sigmoid(foreground_logit(logits[labelled:]))
         terms = symmetry_losses(plain, left, right, label, mirrors, (~padded[kept]).float())
         weight = options.weight * self.ramp(step_no)
-        logs |= {**{k: v.detach() for k, v in zip(_TERMS, terms, strict=True)}, "weight": weight}
-        return StepOutput(loss_sup + weight * sum(terms), logits[:labelled].detach(), logs)
+        logs |= {**dict(zip(_TERMS, terms, strict=True)), "weight": weight}
+        return StepOutput(loss_sup + weight * sum(terms), logits[:labelled], logs)
 
     def _kept(self, prob: Tensor, step_no: int) -> list[int]:
         options = self.spec.ersr
@@ -141,7 +109,7 @@ class ERSR(Method):
         """X_L and X_R: the object's one half, perturbed, and its mirror image, perturbed, in the place of the other."""
         pair = []
         for half in mirror.halves(label):
-            own, other = perturbed(image * half, rng), perturbed(mirror(image * half), rng)
+            own, other = changed_intensity(image * half, rng), changed_intensity(mirror(image * half), rng)
             if self.spec.ersr.compose == "add":
                 pair.append(image * (1 - label) + own + other)
             else:
@@ -150,34 +118,3 @@ class ERSR(Method):
 
 
 _TERMS = ("loss_seg", "loss_aug", "loss_mir")
-
-
-def perturbed(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """`C H W` in [0, 1]: noise, gamma, shift and blur, each with probability 0.2; the range is restored by clipping."""
-    if rng.random() < 0.2:
-        image = image + 0.05 * torch.from_numpy(rng.standard_normal(image.shape)).to(image)
-    if rng.random() < 0.2:
-        image = image.clamp(0, 1) ** rng.uniform(1.2, 1.8)
-    if rng.random() < 0.2:
-        image = image + rng.uniform(-0.1, 0.1)
-    if rng.random() < 0.2:
-        image = gaussian_blur(image, [5, 5], [float(rng.uniform(0.5, 1.5))])
-    return image.clamp(0, 1)
-
-
-class _Scores(nn.Module):
-    """The latest scores, to rank new ones among; part of the saved state."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("scores", torch.full((size,), torch.inf))
-
-    def add(self, scores: list[float]) -> list[float]:
-        """Remember new scores; returns all that are remembered."""
-        self.scores.copy_(torch.cat([self.scores, torch.tensor(scores).to(self.scores)])[len(scores) :])
-        return self.scores[self.scores.isfinite()].tolist()
-
-
-def _logit(logits: Tensor) -> Tensor:
-    """Two class logits `B 2 H W` as one of the foreground, `B 1 H W`."""
-    return (logits[:, 1:] - logits[:, :1]).float()

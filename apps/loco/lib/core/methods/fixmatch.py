@@ -44,8 +44,8 @@ class FixMatch(Method):
         loss_unsup = confident_cross_entropy(logits_u, label, confident, ignore)
         valid = ignore != IGNORE
         logs = {
-            "loss_sup": loss_sup.detach(),
-            "loss_unsup": loss_unsup.detach(),
+            "loss_sup": loss_sup,
+            "loss_unsup": loss_unsup,
             "mask_ratio": (confident & valid).sum() / valid.sum().clamp(min=1),
         }
-        return StepOutput(0.5 * (loss_sup + loss_unsup), logits_l.detach(), logs)
+        return StepOutput(0.5 * (loss_sup + loss_unsup), logits_l, logs)

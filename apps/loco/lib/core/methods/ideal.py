@@ -16,15 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.core.batch import Batch
+from lib.core.crossed import crossed
 from lib.core.features import channels_of
-from lib.core.losses import cross_entropy, supervised_loss
 from lib.core.memory import Queue, info_nce
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import drop_channels
-from lib.core.pseudo import confident_label, passed
 from lib.core.regions import some_of
-from lib.core.spec import MethodSpec
-from lib.core.teacher import StudentTeacher
+from lib.core.teacher import follow
 
 
 def matches(query: Tensor, key: Tensor) -> Tensor:
@@ -40,18 +38,10 @@ class IDEAL(Method):
     reconstruction = True
     second = "twin"
 
-    def __init__(
-        self,
-        network: StudentTeacher,
-        spec: MethodSpec,
-        classes: int,
-        total_steps: int,
-        seed: int = 0,
-        second: nn.Module | None = None,
-    ) -> None:
-        super().__init__(network, spec, classes, total_steps, seed, second)
-        options, dims = spec.ideal, network.student.spatial_dims
-        head = (nn.Conv2d, nn.Conv3d)[dims - 2](channels_of(network.student)[0][-1], options.dimension, 1)
+    def prepare(self) -> None:
+        """Heads of the contrast and a queue of images."""
+        options, student = self.spec.ideal, self.network.student
+        head = (nn.Conv2d, nn.Conv3d)[student.spatial_dims - 2](channels_of(student)[0][-1], options.dimension, 1)
         self.parts["head"] = head
         self.parts["key_head"] = copy.deepcopy(head).requires_grad_(False)
         self.parts["queue"] = Queue(options.queue, options.dimension)
@@ -77,35 +67,23 @@ class IDEAL(Method):
         whole = info_nce(means[0] @ candidates.T / options.temperature, own, ~own)
         self.parts["queue"].push(means[1])
         share = 0.5 if step_no < options.warm_share * self.pretraining_steps else 0.0
-        logs = {"loss_sup": 0.0, "loss_dense": dense.detach(), "loss_global": whole.detach(), "mask_ratio": 1.0}
+        logs = {"loss_sup": 0.0, "loss_dense": dense, "loss_global": whole, "mask_ratio": 1.0}
         return StepOutput((1 - share) * dense + share * whole, None, logs)
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """`L_b`: one encoder, two decoders; the second one reads maps with channels dropped."""
-        options, labelled = self.spec.ideal, len(batch.image_l)
+        options = self.spec.ideal
         generator = self.generator(step_no, batch.image_l.device)
         maps = self.network.student.encode(torch.cat([batch.image_l, batch.image_u_weak]))
         dropped = [*maps[:-1], drop_channels(maps[-1], options.dropout, generator)]
         logits = [self.network.student.decode(maps).logits, self.parts["second"].decode(dropped).logits]
-        sup = [supervised_loss(z[:labelled], batch.label_l) for z in logits]
-        labels = [confident_label(z[labelled:], batch.ignore_u, options.confidence) for z in logits]
-        cross = cross_entropy(logits[0][labelled:], labels[1]) + cross_entropy(logits[1][labelled:], labels[0])
-        weight = options.weight * self.ramp(step_no)
-        logs = {
-            "loss_sup": sup[0].detach(),
-            "loss_sup_2": sup[1].detach(),
-            "loss_cross": cross.detach(),
-            "weight": weight,
-            "mask_ratio": passed(labels[1], batch.ignore_u),
-        }
-        return StepOutput(sum(sup) + weight * cross, logits[0][:labelled].detach(), logs)
+        both = crossed(*logits, batch, options.confidence, options.weight * self.ramp(step_no))
+        return StepOutput(both.loss, logits[0][: len(batch.image_l)], both.logs)
 
     def after_step(self, step_no: int, decay: float) -> None:
         """The averages of the network and, during the contrast, of the head."""
         super().after_step(step_no, decay)
-        with torch.no_grad():
-            for key, own in zip(self.parts["key_head"].parameters(), self.parts["head"].parameters(), strict=True):
-                key.lerp_(own, 1 - decay)
+        follow(self.parts["key_head"], self.parts["head"], decay)
 
     def _dense(self, query: Tensor, key: Tensor, feature: Tensor, feature_k: Tensor, step_no: int) -> Tensor:
         """`L_dense` of unit vectors `B C n`: other images' locations, and far ones of the own image, are negatives."""

@@ -42,8 +42,8 @@ class LoCo(Method):
     title = "LoCo"
     several_processes = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
+        """The thresholds."""
         self.filter = DynamicThreshold(self.classes, self.spec.confidence)
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
@@ -73,12 +73,12 @@ class LoCo(Method):
         valid = batch.ignore_u != IGNORE
         passed = (confidence >= thresholds[label]) & valid
         logs = {
-            "loss_sup": loss_sup.detach(),
-            "loss_unsup": loss_unsup.detach(),
-            "loss_contrast": loss_contrast.detach(),
+            "loss_sup": loss_sup,
+            "loss_unsup": loss_unsup,
+            "loss_contrast": loss_contrast,
             "mask_ratio": passed.sum() / valid.sum().clamp(min=1),
         }
-        return StepOutput(loss, logits_l.detach(), logs)
+        return StepOutput(loss, logits_l, logs)
 
     def thresholds(self) -> Tensor:
         """Current class thresholds of CDF (K)."""

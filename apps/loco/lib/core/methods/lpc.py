@@ -12,7 +12,6 @@ brought to its resolution. The largest piece per class replaces the dense CRF.
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,8 +30,8 @@ class LPC(Method):
     title = "LPC"
     views = Views(strong_l=True)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
+        """The labeller."""
         self.parts["labeller"] = copy.deepcopy(self.network.teacher)
 
     @property
@@ -65,11 +64,11 @@ class LPC(Method):
         )
         loss_sup = image_dice(logits_l, batch.label_l)
         logs = {
-            "loss_sup": loss_sup.detach(),
-            "loss_contrast": loss_contrast.detach(),
+            "loss_sup": loss_sup,
+            "loss_contrast": loss_contrast,
             "mask_ratio": passed(label_u, batch.ignore_u),
         }
-        return StepOutput(loss_sup + options.contrast_weight * loss_contrast, logits_l.detach(), logs)
+        return StepOutput(loss_sup + options.contrast_weight * loss_contrast, logits_l, logs)
 
     def _divisor(self) -> int:
         """2 P |F|; with one class of object the background is the second."""

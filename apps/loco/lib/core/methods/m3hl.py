@@ -66,10 +66,10 @@ class M3HL(BCP):
 
         loss = loss_sup + options.unsup_weight * loss_unsup + options.feature_weight * (loss_low + loss_high)
         logs = {
-            "loss_sup": loss_sup.detach(),
-            "loss_unsup": loss_unsup.detach(),
-            "loss_low": loss_low.detach(),
-            "loss_high": loss_high.detach(),
+            "loss_sup": loss_sup,
+            "loss_unsup": loss_unsup,
+            "loss_low": loss_low,
+            "loss_high": loss_high,
             "mask_ratio": passed(label_u, batch.ignore_u),
         }
         return StepOutput(loss, None, logs)

@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.core.batch import Batch
-from lib.core.features import channels_of, label_at
-from lib.core.losses import cross_entropy, one_hot, supervised_loss
-from lib.core.memory import Queue, info_nce
+from lib.core.crossed import crossed
+from lib.core.features import channels_of, label_at, projection_channels
+from lib.core.losses import one_hot
+from lib.core.memory import ClassQueues, info_nce
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import drop_channels, noisy
-from lib.core.pseudo import confident_label, passed
+from lib.core.pseudo import confident_label
 from lib.core.regions import as_vectors, some_of
-from lib.core.spec import IGNORE, MethodSpec
-from lib.core.teacher import StudentTeacher
+from lib.core.spec import IGNORE
 
 
 class MCCS(Method):
@@ -32,24 +32,16 @@ class MCCS(Method):
     reconstruction = True
     second = "twin"
 
-    def __init__(
-        self,
-        network: StudentTeacher,
-        spec: MethodSpec,
-        classes: int,
-        total_steps: int,
-        seed: int = 0,
-        second: nn.Module | None = None,
-    ) -> None:
-        super().__init__(network, spec, classes, total_steps, seed, second)
-        conv = (nn.Conv2d, nn.Conv3d)[network.student.spatial_dims - 2]
-        self.parts["patch"] = conv(channels_of(network.student)[0][-1], spec.mccs.dimension, 1)
-        projector = [m for m in network.student.projector.modules() if isinstance(m, conv)][-1]
-        self.parts["queues"] = nn.ModuleList(Queue(spec.mccs.queue, projector.out_channels) for _ in range(classes))
+    def prepare(self) -> None:
+        """A head for patches and a queue for each class."""
+        options, student = self.spec.mccs, self.network.student
+        conv = (nn.Conv2d, nn.Conv3d)[student.spatial_dims - 2]
+        self.parts["patch"] = conv(channels_of(student)[0][-1], options.dimension, 1)
+        self.parts["queues"] = ClassQueues(self.classes, options.queue, projection_channels(student))
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """One step of both networks; `mask_ratio` is the share of pixels that the second one is sure of."""
-        options, labelled = self.spec.mccs, len(batch.image_l)
+        options = self.spec.mccs
         images = torch.cat([batch.image_l, batch.image_u_weak])
         generator = self.generator(step_no, images.device)
         first = self.network(images)
@@ -57,25 +49,14 @@ class MCCS(Method):
         maps = self.parts["second"].encode(noisy(changed, options.noise, generator))
         second = self.parts["second"].decode([drop_channels(m, options.dropout, generator) for m in maps])
 
-        sup = [supervised_loss(o.logits[:labelled], batch.label_l) for o in (first, second)]
-        sure = [confident_label(o.logits[labelled:], batch.ignore_u, options.confidence) for o in (first, second)]
-        cross = cross_entropy(first.logits[labelled:], sure[1]) + cross_entropy(second.logits[labelled:], sure[0])
-        weight = options.weight * self.ramp(step_no)
-        loss = sum(sup) + weight * cross
-        logs = {
-            "loss_sup": sup[0].detach(),
-            "loss_sup_2": sup[1].detach(),
-            "loss_cross": cross.detach(),
-            "weight": weight,
-            "mask_ratio": passed(sure[1], batch.ignore_u),
-        }
+        both = crossed(first.logits, second.logits, batch, options.confidence, options.weight * self.ramp(step_no))
         source = self._labels(first.logits, second.logits, batch)
         pixel = self._pixels(first.projection, second.projection, source, first.logits, generator)
         patch = self._patches(first.maps[-1], maps[-1], source)
         active = step_no >= options.start * self.total_steps
-        loss = loss + options.contrast_weight * active * (pixel + patch)
-        logs |= {"loss_pixel": pixel.detach(), "loss_patch": patch.detach()}
-        return StepOutput(loss, first.logits[:labelled].detach(), logs)
+        loss = both.loss + options.contrast_weight * active * (pixel + patch)
+        logs = {**both.logs, "loss_pixel": pixel, "loss_patch": patch}
+        return StepOutput(loss, first.logits[: len(batch.image_l)], logs)
 
     def _labels(self, first: Tensor, second: Tensor, batch: Batch) -> Tensor:
         """Truth of labelled images; of the others the label of the mean probability where that is high, else 255."""
@@ -108,16 +89,13 @@ class MCCS(Method):
             return 0 * first.sum()
         vectors = torch.cat([F.normalize(as_vectors(v)[points], dim=1) for v in (first, second)])
         classes = label[points].repeat(2)
-        stored = [q.vectors for q in self.parts["queues"]]
-        against = torch.cat([vectors, *stored])
-        kinds = torch.cat([classes, *(torch.full((len(v),), c, device=label.device) for c, v in enumerate(stored))])
+        against, kinds = self.parts["queues"].beside(vectors, classes)
         same = classes[:, None] == kinds[None, :]
         positive = same.clone()
         positive[:, len(vectors) :] = False  # the queue holds negatives
         positive[:, : len(vectors)].fill_diagonal_(False)
         loss = info_nce(vectors @ against.T / options.temperature, positive, ~same)
-        for c, queue in enumerate(self.parts["queues"]):
-            queue.push(vectors[classes == c].detach())
+        self.parts["queues"].push(vectors.detach(), classes)
         return loss
 
     def _patches(self, first: Tensor, second: Tensor, source: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ class MeanTeacher(Method):
         loss_unsup = masked_mse(torch.softmax(logits_u.float(), dim=1), target, batch.ignore_u)
         weight = self._weight(step_no)
         loss = loss_sup + weight * loss_unsup
-        logs = {"loss_sup": loss_sup.detach(), "loss_unsup": loss_unsup.detach(), "weight": weight, "mask_ratio": 1.0}
-        return StepOutput(loss, logits_l.detach(), logs)
+        logs = {"loss_sup": loss_sup, "loss_unsup": loss_unsup, "weight": weight, "mask_ratio": 1.0}
+        return StepOutput(loss, logits_l, logs)
 
     def _weight(self, step_no: int) -> float:
         if step_no < self.total_steps / 30:

@@ -75,6 +75,5 @@ class MEDL(Method):
 
         loss = terms["loss_sup"] + terms["loss_order"]
         loss = loss + ramp * (terms["loss_unsup"] + options.fisher_weight * terms["loss_fisher"])
-        logs = {k: v.detach() for k, v in terms.items()}
-        logs["mask_ratio"] = trust.sum() / valid_u.sum().clamp(min=1)
-        return StepOutput(loss, logits[0][:labelled].detach(), logs)
+        terms["mask_ratio"] = trust.sum() / valid_u.sum().clamp(min=1)
+        return StepOutput(loss, logits[0][:labelled], terms)

@@ -73,7 +73,7 @@ class MN(Method):
         """Both networks on the labelled volumes."""
         target, valid = one_hot(batch.label_l, self.classes), batch.label_l != IGNORE
         losses = [soft_loss(logits, target, valid) for logits in self._both(batch.image_l)]
-        logs = {"loss_sup": losses[0].detach(), "loss_sup_2": losses[1].detach(), "mask_ratio": 0.0}
+        logs = {"loss_sup": losses[0], "loss_sup_2": losses[1], "mask_ratio": 0.0}
         return StepOutput(sum(losses), None, logs)
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
@@ -87,11 +87,7 @@ class MN(Method):
         for logits, target in zip(self._both(torch.cat([image_l, image_u])), targets, strict=True):
             losses.append(soft_loss(logits, torch.cat([one_hot(label, self.classes), target]), valid))
         trained = self._turn(step_no)
-        logs = {
-            "loss_sup": losses[0].detach(),
-            "loss_2": losses[1].detach(),
-            "mask_ratio": count_u / len(batch.image_u_weak),
-        }
+        logs = {"loss_sup": losses[0], "loss_2": losses[1], "mask_ratio": count_u / len(batch.image_u_weak)}
         return StepOutput(sum(loss for loss, on in zip(losses, trained, strict=True) if on), None, logs)
 
     def _both(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +52,8 @@ class SPCL(Method):
     kinds_reason = "compares slices by their position in the volume and their patient"
     views = Views(strong_l=True)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
+        """A projector for each meta-label."""
         maps, _ = channels_of(self.network.student)
         self.parts["projectors"] = nn.ModuleDict(
             {label.name: Projector(maps[-1]) for label in self.spec.spcl.meta_labels}
@@ -72,7 +71,7 @@ class SPCL(Method):
         bottleneck = self.network.student.encode(torch.cat(views))[-1]
         origins = [*batch.origin_l, *batch.origin_u]
         contrast, weight = self._contrast(bottleneck, origins, valid, step_no / max(1, self.pretraining_steps))
-        return StepOutput(contrast, None, {"loss_sup": 0.0, "loss_contrast": contrast.detach(), "mask_ratio": weight})
+        return StepOutput(contrast, None, {"loss_sup": 0.0, "loss_contrast": contrast, "mask_ratio": weight})
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Cross-entropy on labels, contrast on both views of the unlabelled images, in one pass."""
@@ -84,8 +83,8 @@ class SPCL(Method):
             output.maps[-1][labelled:], batch.origin_u, is_valid(batch.ignore_u), progress
         )
         loss_sup = cross_entropy(logits_l, batch.label_l)
-        logs = {"loss_sup": loss_sup.detach(), "loss_contrast": contrast.detach(), "mask_ratio": weight}
-        return StepOutput(loss_sup + self.spec.spcl.contrast_weight * contrast, logits_l.detach(), logs)
+        logs = {"loss_sup": loss_sup, "loss_contrast": contrast, "mask_ratio": weight}
+        return StepOutput(loss_sup + self.spec.spcl.contrast_weight * contrast, logits_l, logs)
 
     def _contrast(
         self, bottleneck: Tensor, origins: Sequence[Origin], valid: Tensor, progress: float

@@ -14,16 +14,15 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.core.batch import Batch
 from lib.core.features import label_at
 from lib.core.methods.base import StepOutput
 from lib.core.methods.bcp import BCP
 from lib.core.regions import as_vectors, some_of
-from lib.core.spec import IGNORE, MethodSpec
+from lib.core.spec import IGNORE
 from lib.core.statistics import ClassDistribution
-from lib.core.teacher import StudentTeacher
 
 
 def corrected_logits(
@@ -55,25 +54,17 @@ class TransMedSeg(BCP):
     title = "TransMedSeg"
     several_processes = False
 
-    def __init__(
-        self,
-        network: StudentTeacher,
-        spec: MethodSpec,
-        classes: int,
-        total_steps: int,
-        seed: int = 0,
-        second: nn.Module | None = None,
-    ) -> None:
-        super().__init__(network, spec, classes, total_steps, seed, second)
-        features = network.student.classifier.in_channels
+    def prepare(self) -> None:
+        """Distributions of both sides."""
+        features = self.network.student.classifier.in_channels
         for side in ("source", "target"):
-            self.parts[side] = ClassDistribution(classes, features, spec.transmedseg.memory)
+            self.parts[side] = ClassDistribution(self.classes, features, self.spec.transmedseg.memory)
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """A step of BCP, and the labelled images once more for the augmentation of their features."""
         output = super().unlabelled_step(batch, step_no)
         loss = self._augmentation(batch, step_no)
-        logs = {**output.logs, "loss_tsa": loss.detach()}
+        logs = {**output.logs, "loss_tsa": loss}
         return replace(output, loss=output.loss + self.spec.transmedseg.weight * loss, logs=logs)
 
     def _augmentation(self, batch: Batch, step_no: int) -> Tensor:

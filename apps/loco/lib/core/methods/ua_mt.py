@@ -64,12 +64,12 @@ class UAMT(Method):
         loss_unsup = certain_mse(torch.softmax(logits_u.float(), dim=1), target, certain, classes)
         weight = self.spec.consistency_weight * self.ramp(step_no)
         logs = {
-            "loss_sup": loss_sup.detach(),
-            "loss_unsup": loss_unsup.detach(),
+            "loss_sup": loss_sup,
+            "loss_unsup": loss_unsup,
             "weight": weight,
             "mask_ratio": certain.sum() / valid.sum().clamp(min=1),
         }
-        return StepOutput(loss_sup + weight * loss_unsup, logits_l.detach(), logs)
+        return StepOutput(loss_sup + weight * loss_unsup, logits_l, logs)
 
     def _teacher_probs(self, image: Tensor, step_no: int) -> tuple[Tensor, Tensor]:
         """Probabilities of one noisy pass, and the mean of the others with dropout: both `B K H W [D]`."""

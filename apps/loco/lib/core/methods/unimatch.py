@@ -64,12 +64,12 @@ class UniMatch(Method):
         loss_fp = self._loss(logits_fp, label, sure)
         unsup = options.strong_weight * (loss_1 + loss_2) + options.feature_weight * loss_fp
         logs = {
-            "loss_sup": loss_sup.detach(),
-            "loss_strong": ((loss_1 + loss_2) / 2).detach(),
-            "loss_feature": loss_fp.detach(),
+            "loss_sup": loss_sup,
+            "loss_strong": (loss_1 + loss_2) / 2,
+            "loss_feature": loss_fp,
             "mask_ratio": passed(sure, batch.ignore_u),
         }
-        return StepOutput(0.5 * (loss_sup + unsup), logits_l.detach(), logs)
+        return StepOutput(0.5 * (loss_sup + unsup), logits_l, logs)
 
     def _box(self, label: Tensor, rng: np.random.Generator) -> Tensor:
         masks = cutmix_masks(len(label), tuple(label.shape[1:]), self.spec.cutmix_probability, rng)

@@ -1,40 +1,13 @@
-"""Running statistics of features per class, and contrast with them in closed form (AUA, arXiv 2111.10989)."""
+"""Contrast of pixels with their classes: with running statistics in closed form, and at boundaries (AUA, arXiv 2111.10989)."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from lib.core.regions import near_boundary
 from lib.core.spec import IGNORE
-
-
-class ClassStatistics(nn.Module):
-    """Count (K), mean (K, F) and variance (K, F) of all features seen so far, by class; exact, whatever the batches."""
-
-    count: Tensor
-    mean: Tensor
-    variance: Tensor
-
-    def __init__(self, classes: int, features: int) -> None:
-        super().__init__()
-        self.register_buffer("count", torch.zeros(classes))
-        self.register_buffer("mean", torch.zeros(classes, features))
-        self.register_buffer("variance", torch.zeros(classes, features))
-
-    @torch.no_grad()
-    def update(self, feature: Tensor, label: Tensor) -> None:
-        """Add features (N, F) with labels (N); other labels than 0 to K-1 are left out."""
-        for c in range(len(self.count)):
-            new = feature[label == c].float()
-            if not len(new):
-                continue
-            share = len(new) / (len(new) + self.count[c])
-            shift = new.mean(0) - self.mean[c]
-            spread = share * new.var(0, unbiased=False) + share * (1 - share) * shift**2
-            self.variance[c] = (1 - share) * self.variance[c] + spread
-            self.mean[c] += share * shift
-            self.count[c] += len(new)
 
 
 def prototype_contrast(
@@ -52,16 +25,6 @@ def prototype_contrast(
     mu, s = F.normalize(mean, dim=1), F.normalize(variance, dim=1) / temperature
     logits = (f @ mu.T + 0.5 * f**2 @ s.T) / temperature
     return F.cross_entropy(logits, y) + 0.5 * (f**2 * s[y]).sum(1).mean() / temperature
-
-
-def near_boundary(label: Tensor) -> Tensor:
-    """Bool `B H W [D]`: pixels one of whose direct or diagonal neighbours has another label; 255 is no label."""
-    pool = F.max_pool2d if label.ndim == 3 else F.max_pool3d
-    values = label.float().unsqueeze(1)
-    ignored = (label == IGNORE).unsqueeze(1)
-    highest = pool(values.masked_fill(ignored, -1), 3, stride=1, padding=1)
-    lowest = -pool(-values.masked_fill(ignored, IGNORE), 3, stride=1, padding=1)
-    return ((highest != lowest) & ~ignored).squeeze(1)
 
 
 def boundary_contrast(z: Tensor, label: Tensor, temperature: float, most: int, generator: torch.Generator) -> Tensor:
