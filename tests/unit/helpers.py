@@ -116,5 +116,5 @@ class Tiny(nn.Module):
         feature = self.fuse(torch.cat([maps[0], up], 1))
         return NetworkOutput(self.classifier(feature), self.projector(self.pool(feature)), maps, feature)
 
-    def parameter_groups(self, learning_rate):
+    def parameter_groups(self, learning_rate, encoder_rate=1.0):
         return [{"name": "rest", "params": list(self.parameters()), "lr": learning_rate}]
