@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from benchmarks.compare import auroc, partial_spearman, spearman
 
+from lib.core.draws import ranks
+from lib.core.lowcontrast_policy import RANKED
 from lib.core.pool import Pool
-from lib.core.select import RANKED, ranks
 
 BAD = 0.7
 """An image with a Dice below this should be found."""

@@ -9,7 +9,7 @@ import pytest
 APP = Path(__file__).parents[1] / "apps" / "loco"
 
 CORE_GROUPS = [
-    {"spec", "spec_methods", "files", "distributed"},
+    {"spec", "spec_methods", "spec_reconstructions", "files", "distributed", "split_batch", "whole_norm"},
     {
         "images", "grid", "cases", "transforms", "cache", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
@@ -18,8 +18,8 @@ CORE_GROUPS = [
     },
     {"methods"},
     {
-        "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "rivals",
-        "coverage", "policies", "plan", "overlay",
+        "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "draws",
+        "lowcontrast_policy", "rivals", "coverage", "policies", "plan", "overlay",
     },
     {"bundle"},
 ]  # fmt: skip

@@ -21,12 +21,12 @@ from lib.core.distributed import (
     rank,
     replicate,
     rows_of,
-    split_over_ranks,
     sum_gradients,
     world_size,
 )
 from lib.core.methods import METHODS, build_method
 from lib.core.spec import TrainSpec
+from lib.core.split_batch import split_over_ranks
 
 CASES = {
     **{name: (name, 2, 2, 2) for name, method in METHODS.items() if method.several_processes},

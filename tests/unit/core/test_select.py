@@ -3,9 +3,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from lib.core.draws import draw_by_rank
+from lib.core.lowcontrast_policy import LowContrastPolicy
 from lib.core.policies import POLICIES, make_policy
 from lib.core.pool import Situation, make_pool, spread_over_groups
-from lib.core.select import LowContrastPolicy, choose_batch, draw_by_rank, next_images
+from lib.core.select import choose_batch, next_images
 
 
 def rng(seed=0):

@@ -9,8 +9,9 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
+from lib.core.draws import ranks
 from lib.core.pool import Pool, Situation, spread_over_groups
-from lib.core.select import OFFERED, Choice, percent, ranks
+from lib.core.select import OFFERED, Choice, percent
 
 _NEIGHBOURS = 20
 _UNKNOWN = -1

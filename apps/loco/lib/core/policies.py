@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lib.core.lowcontrast_policy import LowContrastPolicy
 from lib.core.pool import Pool
 from lib.core.rivals import ClaspPolicy, CoveragePolicy, ForegroundRandomPolicy, RandomPolicy, term_policy
-from lib.core.select import LowContrastPolicy, Policy
+from lib.core.select import Policy
 
 POLICIES: dict[str, Callable[[Pool, np.ndarray | None], Policy]] = {
     "low_contrast": LowContrastPolicy,

@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lib.core.draws import by_falling, farthest_first, gumbel, smallest
+from lib.core.lowcontrast_policy import CLASS_SHARE, SHORTLIST
 from lib.core.pool import Pool, Situation, spread_over_groups
-from lib.core.select import CLASS_SHARE, OFFERED, SHORTLIST, Choice, by_falling, farthest_first, gumbel, smallest
+from lib.core.select import OFFERED, Choice
 from lib.core.uncertainty import FIRST_BETA, LAST_BETA, power_key
 
 _CANDIDATES = 2048

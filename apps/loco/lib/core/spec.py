@@ -14,14 +14,10 @@ from lib.core.spec_methods import (
     AUASpec,
     BCPSpec,
     C3S3Spec,
-    CADSpec,
     CPSSpec,
-    CRIISpec,
     ERSRSpec,
-    IDEALSpec,
     LPCSpec,
     M3HLSpec,
-    MCCSSpec,
     MEDLSpec,
     MetaLabel,
     MNSpec,
@@ -30,6 +26,7 @@ from lib.core.spec_methods import (
     UAMTSpec,
     UniMatchSpec,
 )
+from lib.core.spec_reconstructions import CADSpec, CRIISpec, IDEALSpec, MCCSSpec
 
 Optimizer = Literal["sgd", "adamw"]
 Kind = Literal["frame", "slice", "volume"]

@@ -13,8 +13,9 @@ from monai.engines import IterationEvents
 from monailabel.tasks.train.basic_train import Context
 
 from lib.core.batch import gather_batch
-from lib.core.distributed import any_rank, split_over_ranks, sum_gradients
+from lib.core.distributed import any_rank, sum_gradients
 from lib.core.schedules import poly
+from lib.core.split_batch import split_over_ranks
 from lib.trainers.progress import RunState
 
 

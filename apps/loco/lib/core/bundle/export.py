@@ -28,7 +28,8 @@ from lib.core.spec import TaskSpec
 logger = logging.getLogger(__name__)
 
 MODULES = (
-    "spec", "spec_methods", "pretrained", "depthwise", "networks", "grid", "images", "cases", "predict", "bundle/runtime",
+    "spec", "spec_methods", "spec_reconstructions", "pretrained", "depthwise", "networks", "grid", "images", "cases", "predict",
+    "bundle/runtime",
 )  # fmt: skip
 """Modules of this package that the bundle runs; imports among them are turned to the bundle's `scripts`."""
 

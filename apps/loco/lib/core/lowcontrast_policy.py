@@ -1,0 +1,185 @@
+"""The next image by the low-contrast score: ranks within strata, class turns, noise, and variety within a shortlist.
+
+Active-learning specification 6.4 to 6.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lib.core.draws import by_falling, draw_by_rank, farthest_first, ranks
+from lib.core.pool import Pool, Situation, spread_over_groups
+from lib.core.select import OFFERED, Choice, percent
+
+SMALLEST_BETA = 0.5
+BETA_GROWTH = 8.0
+"""Sharpness of the draw by rank: 0.5 at the first label to 4 at the last of the budget."""
+CLASS_SHARE = 0.66
+"""Share of turns that go to one class; the others to the highest score of any class (ClaSP PE at image level)."""
+ABSENT_SHARE = 0.25
+"""Share of turns for images in which the class was not found, until the miss rate of the model is known."""
+SHORTLIST = 50
+"""How many of the best compete for being different."""
+_SHORTLIST_DIVISOR = 4
+"""A shortlist is at most this part of its queue; in a small pool the score would not matter otherwise."""
+RANKED = {
+    "present": ("threshold_deficit", "margin", "feature_contrast"),
+    "absent": ("feature_contrast", "peak"),
+}
+"""Terms that make the score, by stratum, with equal weights."""
+
+
+class LowContrastPolicy:
+    """Low-contrast confidence: two queues per class, present and absent, each ranked by its own terms.
+
+    Args:
+        pool: what the model says.
+        ranked: the images that are ranked, N bool: those without a label when the model looked at them.
+    """
+
+    def __init__(self, pool: Pool, ranked: np.ndarray | None = None) -> None:
+        self.pool = pool
+        ranked = np.ones(len(pool), dtype=bool) if ranked is None else ranked
+        self._queues = {
+            (name, stratum): queue
+            for name in pool.classes
+            for stratum in ("present", "absent")
+            if len(queue := _ranked_queue(pool, f"{name}/{stratum}", RANKED[stratum], ranked))
+        }
+        self._any = {
+            stratum: _merged([queue for (_, s), queue in self._queues.items() if s == stratum], len(pool))
+            for stratum in ("present", "absent")
+        }
+
+    def choose(self, situation: Situation, rng: np.random.Generator) -> list[Choice]:
+        """A class turn, a stratum, a noisy draw by rank, and of the best the one most unlike what was seen."""
+        turn = self._class_turn(situation, rng)
+        wants_absent = rng.random() < _absent_share(situation, turn)
+        beta = SMALLEST_BETA * BETA_GROWTH ** float(np.clip(situation.progress, 0.0, 1.0))
+        allowed = spread_over_groups(situation.free, situation.seen, self.pool.groups)
+        for stratum in ("absent", "present") if wants_absent else ("present", "absent"):
+            for name in (turn, None):
+                queue = self._queues.get((name, stratum)) if name else self._any[stratum]
+                if queue is not None and len(members := queue.within(allowed)):
+                    detail = {"turn": name or "any class", "queue": stratum, "beta": round(beta, 3), "of": len(members)}
+                    return self._from_queue(queue, members, situation, rng, beta, detail)
+        rest = np.flatnonzero(allowed)
+        rng.shuffle(rest)
+        return [Choice(self.pool.images[i], "not looked at yet: chosen at random", "random") for i in rest[:OFFERED]]
+
+    def _class_turn(self, situation: Situation, rng: np.random.Generator) -> str | None:
+        """The class whose turn it is, rarely labelled ones more often; None: the highest score of any class."""
+        names = self.pool.classes
+        one_class = rng.random() < CLASS_SHARE
+        weights = np.array([1 / np.sqrt(situation.labelled.get(name, 0) + 1) for name in names])
+        drawn = rng.random()
+        if not names or not one_class:
+            return None
+        return names[
+            int(np.searchsorted(np.cumsum(weights) / weights.sum(), drawn, side="right").clip(0, len(names) - 1))
+        ]
+
+    def _from_queue(
+        self,
+        queue: _Queue,
+        members: np.ndarray,
+        situation: Situation,
+        rng: np.random.Generator,
+        beta: float,
+        detail: Mapping[str, Any],
+    ) -> list[Choice]:
+        short = max(1, min(SHORTLIST, len(members) // _SHORTLIST_DIVISOR))
+        drawn = draw_by_rank(len(members), rng, beta, short)
+        order = members[drawn]
+        farthest = order[farthest_first(self.pool.embeddings, order, situation.seen)]
+        rank = {int(members[d]): int(d) + 1 for d in drawn}
+        moved = int(farthest[0]) != int(order[0])
+        return [
+            self._choice(int(i), queue, {**detail, "rank": rank[int(i)]}, len(order) if moved else 0)
+            for i in farthest[:OFFERED]
+        ]
+
+    def _choice(self, i: int, queue: _Queue, detail: Mapping[str, Any], unlike: int) -> Choice:
+        stratum = queue.stratum_of(i)
+        terms = self.pool.terms_of(i, stratum)
+        kind, reason = _reason(stratum, terms, float(queue.below[i]))
+        if unlike:
+            reason += f"; of the {unlike} best the most unlike the labelled images"
+        return Choice(self.pool.images[i], reason, kind, stratum, terms, float(queue.score[i]), detail)
+
+
+@dataclass(frozen=True)
+class _Queue:
+    """Images by falling score: `order` M int; `score` and `below`, share of the others with a lower score, N float.
+
+    `strata`: names of strata; `which`: N int, the stratum to which the score of an image belongs.
+    """
+
+    order: np.ndarray
+    score: np.ndarray
+    below: np.ndarray
+    strata: Sequence[str]
+    which: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def within(self, allowed: np.ndarray) -> np.ndarray:
+        """The images of the queue that are allowed (N bool), best first."""
+        return self.order[allowed[self.order]]
+
+    def stratum_of(self, index: int) -> str:
+        return self.strata[int(self.which[index])]
+
+
+def _ranked_queue(pool: Pool, stratum: str, names: Sequence[str], ranked: np.ndarray) -> _Queue:
+    """Score in (0, 1): the mean of the ranks of the terms within the stratum."""
+    columns = pool.stratum(stratum)
+    table = np.array([columns[name] for name in names if name in columns], dtype=np.float64).reshape(-1, len(pool))
+    members = np.flatnonzero(ranked & np.isfinite(table).all(axis=0)) if len(table) else np.zeros(0, dtype=int)
+    score, below = np.zeros(len(pool)), np.zeros(len(pool))
+    if len(members):
+        score[members] = np.mean([ranks(row[members]) for row in table], axis=0)
+        own = np.round(score[members], 9)
+        below[members] = np.searchsorted(np.sort(own), own) / max(1, len(members) - 1)
+    return _Queue(by_falling(score, members), score, below, (stratum,), np.zeros(len(pool), dtype=int))
+
+
+def _merged(queues: Sequence[_Queue], count: int) -> _Queue | None:
+    """One queue over several classes; the score of an image is its highest."""
+    if not queues:
+        return None
+    scores = np.full((len(queues), count), -1.0)
+    for row, queue in zip(scores, queues, strict=True):
+        row[queue.order] = queue.score[queue.order]
+    which = scores.argmax(axis=0)
+    score = scores.max(axis=0)
+    below = np.array([queue.below for queue in queues])[which, np.arange(count)]
+    members = np.flatnonzero(score >= 0)
+    return _Queue(by_falling(score, members), score, below, tuple(queue.strata[0] for queue in queues), which)
+
+
+def _absent_share(situation: Situation, name: str | None) -> float:
+    """Share of turns for images in which a class was not found: the model's miss rate where it is known."""
+    rates = situation.miss_rate
+    rate = rates.get(name) if name else max(rates.values(), default=None)
+    return ABSENT_SHARE if rate is None else float(np.clip(rate, 0.1, 0.4))
+
+
+def _reason(stratum: str, terms: Mapping[str, float], below: float) -> tuple[str, str]:
+    """Kind of choice and why the image is worth labelling, e.g. "low contrast: ... (margin 0.55, ...)"."""
+    name, _, state = stratum.rpartition("/")
+    numbers = ", ".join(f"{term.replace('_', ' ')} {terms[term]:.2f}" for term in RANKED[state])
+    if below < 0.5:
+        what = f"no {name} found" if state == "absent" else f"a clear {name} border"
+        return "variety", f"variety: not all images should be hard ones; {what} ({numbers})"
+    share = percent(below)
+    if state == "absent":
+        text = f"possible miss: no {name} found, but a missed one is likelier than in {share} of such images"
+        return "possible miss", f"{text} ({numbers})"
+    text = f"low contrast: the {name} border is less certain than in {share} of the other images"
+    return "low contrast", f"{text} ({numbers})"
