@@ -25,7 +25,7 @@ CORE_GROUPS = [
 ]  # fmt: skip
 OUTER_GROUPS = [
     {"store"},
-    {"studies", "decisions", "infers", "trainers", "scoring", "activelearning"},
+    {"studies", "decisions", "maskfile", "infers", "trainers", "scoring", "activelearning"},
     {"server"},
     {"configs"},
     {"main"},

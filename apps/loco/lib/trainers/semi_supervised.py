@@ -19,6 +19,7 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import set_determinism
 from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
+from monailabel.utils.async_tasks.utils import processes
 from monailabel.utils.others.generic import device_list
 
 from lib.core.batch import StepDataset, train_loader
@@ -47,6 +48,7 @@ from lib.trainers.progress import Progress, RunState, dice_line, scalars
 from lib.trainers.publish import adopt_live, live_checkpoint, publish
 from lib.trainers.ranks import device_of_rank, devices_of, launched, launched_group, local_group, rendezvous
 from lib.trainers.resume import plan_run
+from lib.trainers.standing import standing
 from lib.trainers.step import ServerGoneError, training_step
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,13 @@ class SemiSupervisedTraining(BasicTrainTask):
             "tracking": ["None", "mlflow"],
             "reason": "started by hand",
         }
+
+    def stats(self) -> dict[str, Any]:
+        """What viewers show of the newest training, see `lib.trainers.standing`."""
+        journal = self._project.journal
+        pids = [p.pid for p in list(processes("train").values())]
+        live = journal.live_version(self._name)
+        return standing(super().stats(), journal.last_run(self._name), pids, live and live.version)
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train once. Raises a `ValueError` with one sentence when it cannot start; the journal keeps how it ended."""

@@ -38,6 +38,23 @@ export function showPictures() {
   }
 }
 
+// Show one picture of a series: by its SOPInstanceUID, in a film also by the number of its frame, from 1.
+export async function goTo({ set, viewports }, instance, frame) {
+  const wanted = `/instances/${instance}/frames/${frame || 1}`;
+  const place = set.imageIds.findIndex(id => id.endsWith(wanted));
+  for (const viewport of place < 0 ? [] : viewports) {
+    await services().cornerstoneViewportService.getCornerstoneViewport(viewport).setImageIdIndex?.(place);
+  }
+}
+
+// Call `action` whenever another picture of the series is shown.
+export function onOtherPicture({ viewports }, action) {
+  for (const viewport of viewports) {
+    const { element } = services().cornerstoneViewportService.getCornerstoneViewport(viewport);
+    element.addEventListener(window.cornerstone.Enums.Events.STACK_NEW_IMAGE, action);
+  }
+}
+
 // The picture that is looked at: its place in the series, and its SOPInstanceUID (with `_frame` in a film).
 export function current({ set, viewports }) {
   const viewport = services().cornerstoneViewportService.getCornerstoneViewport(viewports[0]);
@@ -69,7 +86,7 @@ export async function prepare({ set, viewports }, labels) {
 }
 
 // The label map that is shown: { data, grid } of a volume, { data, width, height } of a picture.
-function labelmap(view) {
+function labelmap(view, place = current(view).place) {
   const { segmentationService } = services();
   const segmentation = segmentationService.getSegmentation(ID);
   if (!segmentation) {
@@ -82,14 +99,14 @@ function labelmap(view) {
     return { volume, data: volume.voxelManager.getCompleteScalarDataArray(), grid: { dimensions, origin: [...origin], axes } };
   }
   const { imageIds } = segmentation.representationData.Labelmap;
-  const image = window.cornerstone.cache.getImage(imageIds[current(view).place]);
+  const image = window.cornerstone.cache.getImage(imageIds[place]);
   return { image, data: image.voxelManager.getScalarData(), width: image.columns, height: image.rows };
 }
 
-// Show a mask of the server (NRRD).
-export function showMask(buffer, view) {
+// Show a mask of the server (NRRD), of a series of pictures on the one at `place`.
+export function showMask(buffer, view, place) {
   const mask = parse(buffer);
-  const map = labelmap(view);
+  const map = labelmap(view, place);
   if (mask.data.length !== map.data.length) {
     throw new Error(`The mask has ${mask.data.length} voxels, the image ${map.data.length}; open the image again.`);
   }
