@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import signal
@@ -11,11 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import psutil
 import requests
 
 ROOT = Path(__file__).resolve().parents[1]
-START_LIMIT_S = 240
+START_LIMIT_S = 900
 
 
 class Server:
@@ -63,7 +66,7 @@ class Server:
                 if requests.get(f"{self.url}/info/", timeout=30).status_code in (200, 401):  # 401: it wants a login
                     return self
             except requests.RequestException:
-                time.sleep(0.5)
+                time.sleep(0.2)
         raise RuntimeError(f"the server did not answer:\n{self.tail()}")
 
     def run_to_exit(self, limit_s: float = START_LIMIT_S) -> str:
@@ -111,19 +114,25 @@ class Server:
         """The model's train_stats."""
         return self.get("/info/").json()["train_stats"][model]
 
-    def wait_for(self, condition, limit_s: float = 300):
+    def wait_for(self, condition, limit_s: float = 900):
         """Poll until `condition()` is true-ish and return it; raises with the end of the log when it never is."""
         limit = time.monotonic() + limit_s
         while time.monotonic() < limit:
             found = condition()
             if found:
                 return found
-            time.sleep(0.5)
+            time.sleep(0.2)
         raise AssertionError(f"it did not happen within {limit_s} s; the server's log ends with:\n{self.tail()}")
 
     def tail(self, lines: int = 40) -> str:
         """The end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def voxels_of(answer: requests.Response) -> np.ndarray:
+    """A volume that the server sent as .nii.gz: X Y Z as stored."""
+    assert answer.ok, answer.text
+    return np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(answer.content)).dataobj)
 
 
 def _free_port() -> int:

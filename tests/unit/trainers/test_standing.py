@@ -20,11 +20,14 @@ def test_one_that_was_stopped_is_not_running_any_more():
 
 
 def test_a_new_one_does_not_show_the_progress_of_the_last():
-    told = standing(TOLD, run(4), {77}, None)
-    assert (told["run"], told["status"], told["epoch"], told["step"]) == (4, "running", 0, 0)
+    assert standing(TOLD, run(4), {77}, 2) == {"run": 4, "status": "running", "epoch": 0, "step": 0, "live_version": 2}
 
 
 def test_one_whose_process_is_still_loading_is_starting():
-    assert standing({}, None, {90}, None)["status"] == "starting"
+    assert standing({}, None, {90}, None) == {"status": "starting", "epoch": 0, "step": 0}
     told = standing(TOLD, run(status="done"), {90}, 1)
-    assert (told["status"], told["epoch"]) == ("starting", 0)
+    assert told == {"run": 3, "status": "starting", "epoch": 0, "step": 0, "live_version": 1}
+
+
+def test_one_that_is_over_goes_on_speaking_while_its_process_ends():
+    assert standing({**TOLD, "status": "done"}, run(status="done"), {77}, 1)["epoch"] == 2

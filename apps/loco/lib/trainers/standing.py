@@ -24,12 +24,12 @@ def standing(told: Mapping[str, Any], run: Run | None, processes: Collection[int
         live: version of the live model.
 
     Returns:
-        `told` with `status` as it is now, the progress of this run and not of an earlier one, and `live_version`.
+        `told` with `status` as it is now and `live_version`; of a training that has told nothing yet no more than its run.
     """
-    result = {**told, **({} if live is None else {"live_version": live})}
-    if run is not None:
-        fresh = {} if run.id == told.get("run") else {"run": run.id, "epoch": 0, "step": 0}
-        result |= {**fresh, "status": run.status}
+    known = {} if live is None else {"live_version": live}
+    begun = {"epoch": 0, "step": 0, **({} if run is None else {"run": run.id})}
     if processes and (run is None or run.pid not in processes):
-        result |= {"status": STARTING, "epoch": 0, "step": 0}
-    return result
+        return {**begun, **known, "status": STARTING}
+    if run is None:
+        return {**told, **known}
+    return {**(told if told.get("run") == run.id else begun), **known, "status": run.status}
