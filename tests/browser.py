@@ -48,7 +48,7 @@ class Ohif:
     """OHIF in a browser. Everything that the page could not do is collected in `errors`."""
 
     def __init__(self, page: Page, url: str, shots: Path) -> None:
-        self.page, self.url, self._shots = page, url, shots
+        self.page, self.url, self.shots = page, url, shots
         self.errors: list[str] = []
         page.set_default_timeout(PATIENCE_MS)
         notice = page.get_by_role("button", name="Confirm and Hide")
@@ -128,7 +128,7 @@ class Ohif:
     def shot(self, name: str) -> None:
         """Keep a screenshot, to be looked at."""
         self.page.wait_for_timeout(500)
-        self.page.screenshot(path=self._shots / f"{name}.png")
+        self.page.screenshot(path=self.shots / f"{name}.png")
 
     def opened_study(self) -> str:
         """StudyInstanceUID of the address."""
