@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import psutil
 import requests
+
+from lib.core.images import LoadedImage, read_label
 
 ROOT = Path(__file__).resolve().parents[1]
 START_LIMIT_S = 900
@@ -129,10 +130,18 @@ class Server:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def voxels_of(answer: requests.Response) -> np.ndarray:
-    """A volume that the server sent as .nii.gz: X Y Z as stored."""
+def volume_of(answer: requests.Response) -> LoadedImage:
+    """A label volume that the server sent, in whatever format it keeps it: OHIF submits NRRD, others NIfTI."""
     assert answer.ok, answer.text
-    return np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(answer.content)).dataobj)
+    with tempfile.NamedTemporaryFile(suffix=".nrrd" if answer.content.startswith(b"NRRD") else ".nii.gz") as file:
+        file.write(answer.content)
+        file.flush()
+        return read_label(file.name)
+
+
+def voxels_of(answer: requests.Response) -> np.ndarray:
+    """Its voxels, X Y Z as stored."""
+    return volume_of(answer).array[0].numpy()
 
 
 def _free_port() -> int:

@@ -86,6 +86,9 @@ class Panel {
     while (!(this.view = viewer.shown())) {
       viewer.showPictures();
       await new Promise(done => setTimeout(done, WAIT_MS));
+      if (!this.root.isConnected) {
+        return; // OHIF built its page anew, and there is a new panel
+      }
     }
     await viewer.prepare(this.view, this.labels);
     const wanted = new URLSearchParams(window.location.search);

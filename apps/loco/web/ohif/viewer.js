@@ -8,6 +8,10 @@ const COLOURS = [
   [180, 100, 220, 255], [70, 210, 200, 255], [240, 130, 180, 255], [160, 140, 100, 255],
 ];
 
+const ASK_AGAIN_MS = 60000;
+
+let asked = -Infinity;
+
 const services = () => window.services;
 
 // The series in the active viewport, or the first that is shown, with the viewports that show it; null until it is there.
@@ -28,12 +32,17 @@ export function shown() {
   return null;
 }
 
-// The mode shows volumes in three planes. When no series of the study is a volume, show the first one as it is.
+// The mode shows volumes in three planes. When no series of the study is a volume, show the first one as it is. Each request
+// builds the whole page anew, this panel too, so it is made once, and again only when a slow browser must have missed it.
 export function showPictures() {
+  if (performance.now() - asked < ASK_AGAIN_MS) {
+    return;
+  }
   const { displaySetService, viewportGridService } = services();
   const images = displaySetService.getActiveDisplaySets().filter(set => !NO_IMAGES.has(set.Modality));
   const empty = [...viewportGridService.getState().viewports.values()].every(v => !v.displaySetInstanceUIDs?.length);
   if (images.length && empty && !images.some(set => set.isReconstructable)) {
+    asked = performance.now();
     window.commandsManager.runCommand('setHangingProtocol', { protocolId: 'default', stageIndex: 0 });
   }
 }
