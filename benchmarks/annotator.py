@@ -175,7 +175,7 @@ class Annotator:
         began, stats = time.monotonic(), {}
         while not (self._is_new(stats) and _is_over(stats)):
             fresh = _first_stats(self._call(self._client.info))
-            if self._is_new(fresh) and fresh != stats:
+            if self._is_new(fresh) and fresh.get("total_steps") and fresh != stats:
                 yield _progress(fresh)
             stats = fresh
             failure = self._failure()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,28 +11,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Route, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
     "--no-sandbox", "--headless=new", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
 ]  # fmt: skip
-PATIENCE_MS = 240_000
+PATIENCE_MS = 600_000
 """Rendering in software beside a training takes its time on two cores."""
+
+_DRAWING_MS = 150
+_STROKES, _LOOKS = 3, 60
+"""A stroke that a busy viewer missed is drawn again: it covers the same voxels."""
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="tests in OHIF need a browser: apt-get install chromium")
 
 _DATA = """() => {
   const map = window.services.segmentationService.getLabelmapVolume('loco');
+  if (map) return Array.from(map.voxelManager.getCompleteScalarDataArray());
   const { Labelmap } = window.services.segmentationService.getSegmentation('loco').representationData;
-  return Array.from(map ? map.voxelManager.getCompleteScalarDataArray()
-                        : window.cornerstone.cache.getImage(Labelmap.imageIds[0]).voxelManager.getScalarData());
+  const viewport = window.cornerstone.getRenderingEngines()[0].getStackViewports()[0];
+  const image = window.cornerstone.cache.getImage(Labelmap.imageIds[viewport.getCurrentImageIdIndex()]);
+  return Array.from(image.voxelManager.getScalarData());
 }"""
 _IMAGE = """() => {
   const map = window.services.segmentationService.getLabelmapVolume('loco');
-  const shown = window.cornerstone.cache.getVolumes().find(v => v.volumeId !== map.volumeId);
-  return Array.from(shown.voxelManager.getCompleteScalarDataArray());
+  const shown = map && window.cornerstone.cache.getVolumes().find(v => v.volumeId !== map.volumeId);
+  const viewport = window.cornerstone.getRenderingEngines()[0].getStackViewports()[0];
+  return Array.from(map ? shown.voxelManager.getCompleteScalarDataArray()
+                        : window.cornerstone.cache.getImage(viewport.getCurrentImageId()).getPixelData());
 }"""
 
 
@@ -39,9 +48,11 @@ class Ohif:
     """OHIF in a browser. Everything that the page could not do is collected in `errors`."""
 
     def __init__(self, page: Page, url: str, shots: Path) -> None:
-        self.page, self.url, self._shots = page, url, shots
+        self.page, self.url, self.shots = page, url, shots
         self.errors: list[str] = []
         page.set_default_timeout(PATIENCE_MS)
+        notice = page.get_by_role("button", name="Confirm and Hide")
+        page.add_locator_handler(notice, lambda: notice.click())
         page.on("pageerror", lambda e: self.errors.append(str(e)))
         page.on("response", lambda r: self.errors.append(f"{r.status} {r.url}") if r.status >= 500 else None)
 
@@ -49,7 +60,6 @@ class Ohif:
         """Open the study list."""
         self.page.goto(f"{self.url}/ohif/{query}")
         self.page.get_by_text("Study List").wait_for()
-        self.page.get_by_role("button", name="Confirm and Hide").click()
 
     def annotate(self, study: str) -> None:
         """Open a study in the MONAI Label mode and wait until the panel is ready."""
@@ -69,30 +79,56 @@ class Ohif:
         self.part(name).click()
         expect(self.part("message")).to_contain_text(answer, timeout=PATIENCE_MS)
 
-    def stroke(self, where: tuple[float, float], length: float = 0.05) -> None:
-        """Drag the mouse over the first viewport; place and length as shares of its size."""
+    def next(self) -> str:
+        """Press Next Sample and wait until the image is there. Returns its id."""
+        return self._opens("next")
+
+    def skip(self, why: str) -> str:
+        """Pass the image by with a reason and wait for the next one. Returns its id."""
+        self.part("why").select_option(why)
+        return self._opens("skip")
+
+    def _opens(self, button: str) -> str:
+        with self.page.expect_navigation():
+            self.part(button).click()
+        self.part("reason").get_by_text("Chosen because").wait_for()
+        self.ready()
+        return self.part("image").inner_text()
+
+    def stroke(self, where: tuple[float, float], length: float = 0.05) -> np.ndarray:
+        """Drag the mouse over the first viewport; place and length as shares of its size. Returns the new label map."""
+        before = self.labelmap()
+        for _ in range(_STROKES):
+            self._drag(where, length)
+            for _ in range(_LOOKS):
+                now = self.labelmap()
+                self.page.wait_for_timeout(_DRAWING_MS)
+                if not np.array_equal(now, before) and np.array_equal(now, self.labelmap()):
+                    return now
+        raise AssertionError("the label map did not change under the brush")
+
+    def _drag(self, where: tuple[float, float], length: float) -> None:
         box = self.page.locator(".cornerstone-canvas").first.bounding_box()
         x, y = box["x"] + where[0] * box["width"], box["y"] + where[1] * box["height"]
         self.page.mouse.move(x, y)
-        self.page.wait_for_timeout(200)  # the viewer handles the events of a mouse one drawing late
+        self.page.wait_for_timeout(_DRAWING_MS)  # the viewer handles the events of a mouse one drawing late
         self.page.mouse.down()
         self.page.mouse.move(x + length * box["width"], y, steps=4)
-        self.page.wait_for_timeout(200)
+        self.page.wait_for_timeout(_DRAWING_MS)
         self.page.mouse.up()
-        self.page.wait_for_timeout(200)
 
     def labelmap(self) -> np.ndarray:
-        """All values of the label map that is shown, in OHIF's order: X fastest."""
+        """All values of the label map that is shown, of a series of pictures that over the present one; X fastest."""
         return np.array(self.page.evaluate(_DATA), np.uint8)
 
     def image(self) -> np.ndarray:
-        """All values of the volume that is shown, in the same order."""
+        """All values of the volume or picture that is shown, in the same order, the colours of a pixel together."""
         return np.array(self.page.evaluate(_IMAGE), np.float32)
 
     def shot(self, name: str) -> None:
         """Keep a screenshot, to be looked at."""
         self.page.wait_for_timeout(500)
-        self.page.screenshot(path=self._shots / f"{name}.png")
+        self.page.screenshot(path=self.shots / f"{name}.png")
 
     def opened_study(self) -> str:
         """StudyInstanceUID of the address."""
@@ -100,16 +136,30 @@ class Ohif:
 
 
 @contextmanager
-def ohif(url: str, shots: Path) -> Iterator[Ohif]:
-    """A fresh browser on a server; screenshots go to `shots`."""
-    shots.mkdir(parents=True, exist_ok=True)
+def chromium() -> Iterator[BrowserContext]:
+    """A browser with an empty profile. Pages share what they have loaded: OHIF's files are read from a server once."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        session = Ohif(browser.new_page(viewport={"width": 1280, "height": 800}), url, shots)
-        try:
-            yield session
-        except BaseException:
-            session.page.screenshot(path=shots / "failed.png")
-            raise
-        finally:
-            browser.close()
+        yield browser.new_context(viewport={"width": 1280, "height": 800})
+        browser.close()
+
+
+@contextmanager
+def ohif(browser: BrowserContext, url: str, shots: Path) -> Iterator[Ohif]:
+    """A page of its own on a server; screenshots go to `shots`, or below $LOCO_SHOTS."""
+    shots = Path(os.environ.get("LOCO_SHOTS", shots.parent)) / shots.name
+    shots.mkdir(parents=True, exist_ok=True)
+    page = browser.new_page()
+    session = Ohif(page, url, shots)
+    try:
+        yield session
+    except BaseException:
+        page.screenshot(path=shots / "failed.png")
+        raise
+    finally:
+        page.close()
+
+
+def answer_with(body: bytes, route: Route) -> None:
+    """Answer a request of the page in the server's place, for `page.route`."""
+    route.fulfill(body=body)

@@ -18,6 +18,7 @@ from pydicom.uid import (
     VLEndoscopicImageStorage,
     generate_uid,
 )
+from studies import blob
 
 AXIAL, SAGITTAL, CORONAL = (1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1)
 OBLIQUE = (0.8, 0.6, 0, -0.48, 0.64, 0.6)
@@ -81,6 +82,27 @@ def volume_series(
         ds.PixelSpacing, ds.SliceThickness = [spacing[1], spacing[0]], spacing[2]
         result.append(with_pixels(ds, np.ascontiguousarray(array[:, :, z].T.astype(np.int16))))
     return result[::-1] if reverse else result
+
+
+BALL_SHAPE = (40, 36, 5)
+
+
+def ball(number: int) -> np.ndarray:
+    """Where the bright ball of `ball_series(number)` lies: X Y Z uint8."""
+    return blob(BALL_SHAPE, (13 + 4 * number, 18, 2), 6).astype(np.uint8)
+
+
+def ball_series(number: int, axes: Sequence[float] = AXIAL, reverse: bool = False) -> list[Dataset]:
+    """A thick-slice MR volume of patient `P<number>`, noise with one bright ball."""
+    values = np.random.default_rng(number).normal(100, 8, BALL_SHAPE) + 80 * ball(number)
+    return volume_series(values, axes, (1.5, 1.5, 6.0), patient=f"P{number}", reverse=reverse)
+
+
+def stacked(instances: Sequence[Dataset]) -> np.ndarray:
+    """Values of a series, X Y Z, its slices in the order of the normal."""
+    normal = np.cross(instances[0].ImageOrientationPatient[:3], instances[0].ImageOrientationPatient[3:])
+    ordered = sorted(instances, key=lambda ds: float(np.dot(ds.ImagePositionPatient, normal)))
+    return np.stack([ds.pixel_array.T for ds in ordered], axis=2)
 
 
 def picture_series(modality: str, arrays: Sequence[np.ndarray], patient: str = "P1") -> list[Dataset]:

@@ -8,14 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import requests
 
+from lib.core.images import LoadedImage, read_label
+
 ROOT = Path(__file__).resolve().parents[1]
-START_LIMIT_S = 240
+START_LIMIT_S = 900
 
 
 class Server:
@@ -63,7 +67,7 @@ class Server:
                 if requests.get(f"{self.url}/info/", timeout=30).status_code in (200, 401):  # 401: it wants a login
                     return self
             except requests.RequestException:
-                time.sleep(0.5)
+                time.sleep(0.2)
         raise RuntimeError(f"the server did not answer:\n{self.tail()}")
 
     def run_to_exit(self, limit_s: float = START_LIMIT_S) -> str:
@@ -111,19 +115,33 @@ class Server:
         """The model's train_stats."""
         return self.get("/info/").json()["train_stats"][model]
 
-    def wait_for(self, condition, limit_s: float = 300):
+    def wait_for(self, condition, limit_s: float = 900):
         """Poll until `condition()` is true-ish and return it; raises with the end of the log when it never is."""
         limit = time.monotonic() + limit_s
         while time.monotonic() < limit:
             found = condition()
             if found:
                 return found
-            time.sleep(0.5)
+            time.sleep(0.2)
         raise AssertionError(f"it did not happen within {limit_s} s; the server's log ends with:\n{self.tail()}")
 
     def tail(self, lines: int = 40) -> str:
         """The end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def volume_of(answer: requests.Response) -> LoadedImage:
+    """A label volume that the server sent, in whatever format it keeps it: OHIF submits NRRD, others NIfTI."""
+    assert answer.ok, answer.text
+    with tempfile.NamedTemporaryFile(suffix=".nrrd" if answer.content.startswith(b"NRRD") else ".nii.gz") as file:
+        file.write(answer.content)
+        file.flush()
+        return read_label(file.name)
+
+
+def voxels_of(answer: requests.Response) -> np.ndarray:
+    """Its voxels, X Y Z as stored."""
+    return volume_of(answer).array[0].numpy()
 
 
 def _free_port() -> int:

@@ -26,7 +26,7 @@ CORE_GROUPS = [
 OUTER_GROUPS = [
     {"store"},
     {"progressbar"},
-    {"studies", "decisions", "infers", "trainers", "scoring", "activelearning"},
+    {"studies", "decisions", "maskfile", "infers", "trainers", "scoring", "activelearning"},
     {"server"},
     {"configs"},
     {"main"},

@@ -1,54 +1,92 @@
-"""Annotating in OHIF in a real browser: a PACS (Orthanc), and a folder of pictures without one.
+"""Annotating in OHIF in a real browser with no PACS: a folder of pictures, and one of DICOM files.
 
-Screenshots lie in the test's temporary folder under `shots`, or in $LOCO_SHOTS.
+test_pacs.py does it on a PACS, test_slicer.py on NIfTI volumes. Screenshots lie in the temporary folder of the test, or
+below $LOCO_SHOTS.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
+import re
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import needs_chromium, ohif
-from orthanc import Orthanc, needs_orthanc
+from browser import PATIENCE_MS, answer_with, chromium, needs_chromium, ohif
+from dicom import AXIAL, CORONAL, ball_series, stacked
 from PIL import Image
-from server import Server
-from studies import write_frames, write_volumes
+from playwright.sync_api import expect
+from pydicom import dcmread, dcmwrite
+from server import Server, voxels_of
+from studies import write_frames
 
-from lib.core.images import read_image, read_label
-from lib.server.asdicom import Identity, datasets_of
+from lib.maskfile import write_mask
+from lib.server.dicomseg import read_seg
+from lib.server.series import cases_of
+from lib.store.journal import Journal
 
-SETTINGS = {"labels": "lesion", "epochs": 2, "iterations": 2, "retrain_after": 2, "retrain_idle": 0}
+WIDTH, HEIGHT = 96, 72
+STRANGE_NAMES = ("ward 7/scan.1/IM{:03d}", "ward 7/scan.1/again/{:x}.bin", "export/{}.DCM")
 pytestmark = needs_chromium
 
 
-def shots(root: Path, name: str) -> Path:
-    """Where screenshots go."""
-    return Path(os.environ.get("LOCO_SHOTS", root / "shots")) / name
-
-
-def trained(server: Server) -> dict | None:
-    """train_stats of a finished first training."""
-    (stats,) = server.get("/info/").json()["train_stats"].values()
-    return stats if stats.get("version") else None
+def write_dicom(root: Path) -> list[list]:
+    """Three studies in odd places, one of them coronal. Returns the instances of each."""
+    studies = []
+    for number, name in enumerate(STRANGE_NAMES):
+        studies.append(ball_series(number, axes=CORONAL if number == 1 else AXIAL))
+        for ds in studies[-1]:
+            path = root / name.format(int(ds.InstanceNumber))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            dcmwrite(path, ds, write_like_original=False)
+    (root / "ward 7/notes.txt").write_text("no image")
+    return studies
 
 
 @pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    """A server over coloured frames, with the truth of each."""
-    root = tmp_path_factory.mktemp("ohif_frames")
-    write_frames(root / "studies", root / "truth", 5, size=(160, 120))
-    server = Server(root / "studies", root / "server.log", **SETTINGS).start()
-    yield server, root
-    server.stop()
+def servers(tmp_path_factory):
+    """A server over coloured frames and one over DICOM files; they come up faster side by side."""
+    frames, dicom = tmp_path_factory.mktemp("ohif_frames"), tmp_path_factory.mktemp("ohif_dicom")
+    write_frames(frames / "studies", frames / "truth", 6, size=(WIDTH, HEIGHT))
+    studies = write_dicom(dicom / "studies")
+    by_hand = {"labels": "lesion", "epochs": 40, "iterations": 1, "auto_retrain": "false"}
+    alone = {
+        "labels": "lesion",
+        "models": "slice",
+        "epochs": 1,
+        "iterations": 40,
+        "retrain_after": 1,
+        "retrain_idle": 0,
+    }
+    both = (
+        Server(frames / "studies", frames / "server.log", **by_hand),
+        Server(dicom / "studies", dicom / "server.log", **alone),
+    )
+    try:
+        for server in both:
+            server.launch()
+        for server in both:
+            server.wait_until_up()
+        yield (both[0], frames), (both[1], dicom, studies)
+    finally:
+        for server in both:
+            server.stop()
 
 
-def test_frames_of_a_folder_are_annotated_without_a_pacs(frames):
-    server, root = frames
-    labels = root / "studies" / "labels" / "final"
-    with ohif(server.url, shots(root, "frames")) as viewer:
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as context:
+        yield context
+
+
+def saved(root: Path, image: str) -> np.ndarray:
+    return np.array(Image.open(root / f"studies/labels/final/{image}.png"))
+
+
+def test_frames_of_a_folder_are_annotated(servers, browser):
+    (server, root), _ = servers
+    with ohif(browser, server.url, root / "shots/frames") as viewer:
         viewer.studies()
         viewer.page.get_by_text("frame_002", exact=True).first.click()
         viewer.page.get_by_text("Annotate with LoCo").wait_for()
@@ -58,40 +96,71 @@ def test_frames_of_a_folder_are_annotated_without_a_pacs(frames):
         assert viewer.part("image").inner_text() == "frame_002"
         viewer.press("run", "submit labels first")
 
-        viewer.stroke((0.4, 0.5))
-        painted = viewer.labelmap().reshape(120, 160)
+        painted = viewer.stroke((0.4, 0.5))
         assert painted.sum() > 100
         viewer.part("eraser").click()
-        viewer.stroke((0.43, 0.5), 0.03)
-        drawn = viewer.labelmap().reshape(120, 160)
+        drawn = viewer.stroke((0.43, 0.5), 0.03).reshape(HEIGHT, WIDTH)
         assert 0 < drawn.sum() < painted.sum()
         viewer.shot("2 drawn and erased")
         viewer.press("submit", "was submitted")
-        np.testing.assert_array_equal(np.array(Image.open(labels / "frame_002.png")), drawn)
+        np.testing.assert_array_equal(saved(root, "frame_002"), drawn)
 
-        viewer.part("next").click()
-        viewer.part("reason").get_by_text("Chosen because").wait_for()
-        viewer.ready()
-        second = viewer.part("image").inner_text()
+        second = viewer.next()
         assert second != "frame_002"
         viewer.shot("3 next and why")
-        viewer.stroke((0.5, 0.4))
-        viewer.press("submit", "was submitted")
-
-        server.wait_for(lambda: trained(server))
-        viewer.part("model").get_by_text("model version 1").wait_for()
+        lesion = np.array(Image.open(root / f"truth/{second}.png"))
+        write_mask(lesion.T, None, root / "answer.nrrd")
+        viewer.page.route("**/infer/**", partial(answer_with, (root / "answer.nrrd").read_bytes()))
         viewer.press("run", "This is what the model sees")
-        answer = server.post("/infer/frame", params={"image": second, "output": "image"}, data={"params": "{}"})
-        (root / "mask.png").write_bytes(answer.content)
-        np.testing.assert_array_equal(viewer.labelmap().reshape(120, 160), np.array(Image.open(root / "mask.png")))
-        viewer.shot("4 the model's mask")
+        np.testing.assert_array_equal(viewer.labelmap().reshape(HEIGHT, WIDTH), lesion)
+        colours = viewer.image().reshape(HEIGHT, WIDTH, -1)[..., :3].mean(axis=2)
+        assert colours[lesion > 0].mean() > colours[lesion == 0].mean() + 30, "the mask covers what is bright"
+        viewer.press("submit", "was submitted")
+        np.testing.assert_array_equal(saved(root, second), lesion)
+
+        third = viewer.next()
+        fourth = viewer.skip("unsure")
+        assert len({"frame_002", second, third, fourth}) == 4
+        (skipped,) = Journal(root / "studies/loco.sqlite").read("SELECT image, client, reason FROM skips")
+        assert tuple(skipped) == (third, viewer.part("client").input_value(), "unsure")
         assert viewer.errors == []
 
 
-def test_label_maps_keep_their_voxels_between_any_two_orders_of_axes(frames):
-    server, root = frames
+def test_a_training_is_started_watched_and_stopped(servers, browser):
+    (server, root), _ = servers
+    journal = Journal(root / "studies/loco.sqlite")
+    sample = server.post("/activelearning/random", json={"client_id": "looker"}).json()
+    with ohif(browser, server.url, root / "shots/training") as viewer:
+        viewer.annotate(sample["StudyInstanceUID"])
+        said = viewer.part("training")
+        viewer.press("train", "The training was started")
+        expect(said).to_have_text(re.compile("^starting"))
+        expect(said).to_have_text(re.compile(r"^running: epoch [1-9]\d* of 40$"), timeout=PATIENCE_MS)
+        before, share = said.inner_text(), viewer.part("progress").get_attribute("value")
+        expect(said).not_to_have_text(before, timeout=PATIENCE_MS)
+        assert 0 < float(share) < float(viewer.part("progress").evaluate("bar => bar.value")) < 1
+        viewer.shot("1 progress")
+        viewer.press("stop", "The training was stopped")
+        expect(said).to_have_text(re.compile("^stopped"), timeout=PATIENCE_MS)
+        viewer.shot("2 stopped")
+        assert journal.last_run().status == "stopped"
+        assert server.get("/train/?check_if_running=true").status_code == 404
+        assert journal.live_version("frame") is None
+
+        assert server.post("/train/frame", json={"max_epochs": 1}).ok
+        viewer.part("model").get_by_text("model version 1").wait_for()
+        viewer.press("run", "This is what the model sees")
+        answer = server.post("/infer/frame", params={"image": sample["id"], "output": "image"})
+        (root / "mask.png").write_bytes(answer.content)
+        np.testing.assert_array_equal(viewer.labelmap().reshape(HEIGHT, WIDTH), np.array(Image.open(root / "mask.png")))
+        viewer.shot("3 the model's mask")
+        assert viewer.errors == []
+
+
+def test_label_maps_keep_their_voxels_between_any_two_orders_of_axes(servers, browser):
+    (server, root), _ = servers
     rng = np.random.default_rng(0)
-    with ohif(server.url, shots(root, "order")) as viewer:
+    with ohif(browser, server.url, root / "shots/order") as viewer:
         viewer.page.goto(f"{server.url}/ohif/loco/panel.css")
         for _ in range(8):
             shape, order, flips = rng.integers(2, 5, 3), rng.permutation(3), rng.integers(0, 2, 3)
@@ -113,106 +182,44 @@ def test_label_maps_keep_their_voxels_between_any_two_orders_of_axes(frames):
             assert result == turned.ravel(order="F").tolist()
 
 
-@pytest.fixture(scope="module")
-def pacs(tmp_path_factory):
-    """A server on a real PACS with three MR volumes."""
-    root = tmp_path_factory.mktemp("ohif_pacs")
-    ids = write_volumes(root / "volumes", root / "truth", 4, (48, 40, 10), (1.2, 1.2, 4.0), ("LPS", "PIR"), seed=5)
-    orthanc = Orthanc(root / "orthanc").start()
-    series = {}
-    for name in ids:
-        path = root / "volumes" / f"{name}.nii.gz"
-        identity = Identity.of("e2e", name, name.split("_")[0])
-        orthanc.store(datasets_of(identity, path, read_image(path)))
-        series[name] = identity
-    server = Server(orthanc.address, root / "server.log", **SETTINGS, pacs_poll=3).start()
-    yield server, orthanc, root, series
-    server.stop()
-    orthanc.stop()
+def contents(root: Path) -> dict[str, str]:
+    """Hash of each file that a user put there."""
+    files = [p for p in root.rglob("*") if p.is_file() and ".loco" not in p.parts and not p.name.startswith("loco.")]
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-@needs_orthanc
-def test_volumes_of_a_pacs_are_annotated_and_segmentations_stored_by_ohif_count(pacs):
-    server, orthanc, root, series = pacs
-    first, second = series["patient000_frame01"], series["patient001_frame01"]
-    with ohif(server.url, shots(root, "pacs")) as viewer:
-        viewer.studies("?mrn=patient001")
-        viewer.page.get_by_text("patient001_frame01").first.wait_for()
-        assert viewer.page.get_by_text("patient000_frame01").count() == 0
+def label_of(server: Server, image: str) -> np.ndarray:
+    return voxels_of(server.get("/datastore/label", params={"label": image, "tag": "final"}))
+
+
+def test_a_folder_of_dicom_files_is_annotated_as_a_pacs_is(servers, browser):
+    _, (server, root, studies) = servers
+    before = contents(root / "studies")
+    series = [str(s[0].SeriesInstanceUID) for s in studies]
+    with ohif(browser, server.url, root / "shots/dicom") as viewer:
+        viewer.studies("?mrn=P1")
+        viewer.page.get_by_text(re.compile(r"Test\W+P1")).first.wait_for()
+        assert viewer.page.get_by_text(re.compile(r"Test\W+P0")).count() == 0
         viewer.shot("1 filtered list")
 
-        viewer.annotate(first.study)
-        viewer.stroke((0.45, 0.5))
-        drawn = viewer.labelmap()
-        assert drawn.sum() > 10
+        viewer.annotate(studies[1][0].StudyInstanceUID)
+        drawn = viewer.stroke((0.45, 0.5))
         viewer.press("submit", "was submitted")
-        assert len(orthanc.segs()) == 1
-        viewer.shot("2 submitted")
+        assert label_of(server, series[1]).sum() == drawn.sum() > 0
+        (seg,) = (dcmread(p) for p in (root / "studies/.loco/segmentations").glob("*.dcm"))
+        case = cases_of(series[1], studies[1])[0][0]
+        np.testing.assert_array_equal(read_seg(seg, case.grid, {"lesion": 1}).classes, label_of(server, series[1]))
 
-        viewer.annotate(second.study)
-        viewer.stroke((0.5, 0.5))
-        viewer.page.evaluate(
-            "() => { window.commandsManager.runCommand('storeSegmentation', {"
-            " segmentationId: 'loco', dataSource: window.extensionManager.getActiveDataSource()[0] }); }"
-        )
-        save = viewer.page.get_by_role("button", name="Save")
-        save.wait_for()
-        viewer.shot("3 storing with OHIF's own export")
-        save.click()
-        server.wait_for(lambda: len(orthanc.segs()) == 2)
-        server.wait_for(lambda: server.get("/info/").json()["datastore"]["completed"] == 2)
-
-        stats = server.wait_for(lambda: trained(server))
-        assert stats["labelled"] + stats["validation"] == 2
-        viewer.part("next").click()
-        viewer.part("reason").get_by_text("Chosen because").wait_for()
-        viewer.ready()
-        assert viewer.opened_study() not in (first.study, second.study)
+        viewer.part("model").get_by_text("model version 1").wait_for()
+        viewer.annotate(studies[0][0].StudyInstanceUID)
         viewer.press("run", "This is what the model sees")
-        viewer.shot("4 the model's mask")
+        viewer.shot("2 the model's mask")
+        shown = viewer.labelmap()
+        answer = server.post("/infer/slice", params={"image": series[0], "output": "image"})
+        meant = voxels_of(answer)
+        assert 0 < meant.sum() < meant.size / 2
+        np.testing.assert_array_equal(np.sort(viewer.image()[shown > 0]), np.sort(stacked(studies[0])[meant > 0]))
+        viewer.press("submit", "was submitted")
+        np.testing.assert_array_equal(label_of(server, series[0]), meant)
         assert viewer.errors == []
-
-
-@needs_orthanc
-def test_the_mask_lies_on_the_voxels_that_the_model_meant(pacs):
-    """The truth, sent as the model's answer, covers exactly the bright voxels in OHIF, and comes back unchanged."""
-    server, _, root, series = pacs
-    with ohif(server.url, shots(root, "voxels")) as viewer:
-        for name in ("patient002_frame01", "patient003_frame01"):
-            truth = write_nrrd(root / "truth" / f"{name}.nii.gz", root)
-            viewer.page.unroute_all()
-            viewer.page.route("**/infer/**", partial(answer_with, truth))
-            viewer.annotate(series[name].study)
-            viewer.press("run", "This is what the model sees")
-            mask, image = viewer.labelmap() > 0, viewer.image()
-            assert mask.sum() == len(places(root / "truth" / f"{name}.nii.gz"))
-            assert image[mask].min() > image[~mask].max()
-            viewer.shot(name)
-            viewer.press("submit", "was submitted")
-            (kept,) = root.glob(f"app/model/*/labels/final/{series[name].series}.*")
-            assert places(kept) == places(root / "truth" / f"{name}.nii.gz")
-
-
-def answer_with(body: bytes, route) -> None:
-    """Answer a request of the page in the server's place."""
-    route.fulfill(body=body)
-
-
-def places(label: Path) -> set[tuple[float, ...]]:
-    """Where the labelled voxels lie: RAS, to a tenth of a mm."""
-    loaded = read_label(label)
-    voxels = np.argwhere(loaded.array[0].numpy() > 0)
-    return {tuple(p) for p in np.round(voxels @ loaded.affine[:3, :3].T + loaded.affine[:3, 3], 1).tolist()}
-
-
-def write_nrrd(label: Path, folder: Path) -> bytes:
-    """A label volume as the server answers OHIF."""
-    from monai.data import MetaTensor
-    from monailabel.transform.writer import Writer
-
-    loaded = read_label(label)
-    data = {
-        "pred": MetaTensor(loaded.array[0], affine=loaded.affine),
-        "result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False,
-    }  # fmt: skip
-    return Path(Writer(label="pred")(data)[0]).read_bytes()
+    assert contents(root / "studies") == before, "originals are never written"

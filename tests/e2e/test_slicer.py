@@ -1,4 +1,6 @@
-"""3D Slicer's plugin against the real server: its requests, byte for byte, and what it shows of the answers."""
+"""NIfTI volumes of a folder: 3D Slicer's plugin against the real server, its requests, byte for byte, and what it shows of the
+answers; the same studies in OHIF.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,18 @@ import gzip
 import http.client
 import json
 import mimetypes
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote_plus
 
 import nibabel as nib
 import numpy as np
 import pytest
-from server import Server
+from browser import answer_with, chromium, needs_chromium, ohif
+from server import Server, volume_of
 from studies import blob, write_volumes
+
+from lib.maskfile import write_mask
 
 LABELS = "rv,lv"
 SHAPE = (40, 36, 6)
@@ -24,12 +30,19 @@ BOUNDARY = "----------lImIt_of_THE_fIle_eW_$"
 def slicer(tmp_path_factory):
     """A server over four volumes, in two folders with files of the same name."""
     root = tmp_path_factory.mktemp("slicer")
-    for number, folder in enumerate(("A", "B")):
-        write_volumes(root / "studies" / folder, root / "truth" / folder, 2, SHAPE, (1.5, 1.5, 8.0), seed=number)
+    for number, (folder, axes) in enumerate({"A": "LPS", "B": "PIR"}.items()):
+        places = root / "studies" / folder, root / "truth" / folder
+        write_volumes(*places, 2, SHAPE, (1.5, 1.5, 8.0), (axes,), seed=number)
     settings = {"labels": LABELS, "epochs": 200, "iterations": 50, "auto_retrain": "false"}
     server = Server(root / "studies", root / "server.log", **settings)
     yield server.start(), root
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as context:
+        yield context
 
 
 def call(
@@ -145,3 +158,27 @@ def test_auto_update_lets_a_running_training_go_on_and_stop_stops_it(slicer):
     assert running()["id"] == task["id"]
     assert call(server, "DELETE", "/train/")[0] == 200
     server.wait_for(lambda: running() is None, 60)
+
+
+@needs_chromium
+@pytest.mark.parametrize("image", ["A__patient001_frame01", "B__patient001_frame01"])
+def test_a_label_drawn_in_ohif_comes_back_onto_the_grid_of_its_file(slicer, browser, image):
+    """OHIF shows the slices in an order of its own; files of two orientations, and classes that must not be mixed up."""
+    server, root = slicer
+    file = root / "studies" / f"{image.replace('__', '/')}.nii.gz"
+    write_mask(segments(), nib.load(file).affine, root / "answer.nrrd")
+    series = server.get("/proxy/dicom/qido/series", params={"PatientName": image}).json()[0]
+    with ohif(browser, server.url, root / f"shots/{image}") as viewer:
+        viewer.page.route("**/infer/**", partial(answer_with, (root / "answer.nrrd").read_bytes()))
+        viewer.annotate(series["0020000D"]["Value"][0])
+        viewer.press("run", "This is what the model sees")
+        viewer.shot("mask")
+        shown, values = viewer.labelmap(), nib.load(file).get_fdata()
+        for index in (1, 2):
+            below = np.sort(viewer.image()[shown == index])
+            np.testing.assert_array_equal(below, np.sort(values[segments() == index]))
+        viewer.press("submit", "was submitted")
+        label = volume_of(server.get("/datastore/label", params={"label": image, "tag": "final"}))
+        np.testing.assert_array_equal(label.array[0].numpy(), segments())
+        np.testing.assert_allclose(label.affine, nib.load(file).affine, atol=1e-3)
+        assert viewer.errors == []

@@ -20,6 +20,8 @@ PATIENT = r"^(p\d+)_"
 
 
 class Studies:
+    fetches = True
+
     def __init__(self, images):
         self.images, self.labelled, self.wanted = list(images), set(), []
 
@@ -100,6 +102,22 @@ def test_the_reply_says_what_was_chosen_and_why(project):
     pick = project.journal.last_pick(reply["id"])
     assert (pick.strategy, pick.seed, pick.reason) == ("low_contrast", reply["why"]["seed"], reply["reason"])
     assert reply["id"] not in studies.wanted[0], "the others of the shortlist are made ready"
+
+
+@pytest.mark.parametrize("name", ["low_contrast", "random_control", "coverage"])
+def test_what_comes_next_is_made_ready_while_the_annotator_works(project, name):
+    """Random controls and turns of the queues too: the answer to each request was fetched at the one before."""
+    studies, strategy = scored(project), strategy_of(project, name, 0.3)
+    served = [ask(strategy, studies, f"ann{i}")["id"] for i in range(12)]
+    assert [wanted[0] for wanted in studies.wanted[:-1]] == served[1:]
+    assert all(len(wanted) == len(set(wanted)) > 1 for wanted in studies.wanted)
+
+
+def test_studies_that_are_files_already_are_not_made_ready(project):
+    studies = scored(project)
+    studies.fetches = False
+    assert ask(strategy_of(project), studies)["id"]
+    assert studies.wanted == []
 
 
 @pytest.mark.parametrize("name", POLICIES)

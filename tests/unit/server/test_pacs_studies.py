@@ -1,5 +1,6 @@
 """Studies and SEGs of a DICOMweb server, here a folder behind the same interface: no network, no second process."""
 
+import shutil
 import time
 from datetime import datetime
 from pathlib import Path
@@ -232,6 +233,27 @@ def test_own_labels_are_stored_as_segs_also_later_and_are_not_taken_again(tmp_pa
     watcher.look()
     assert list(store.index.segs) == [store._journal.segs("own")[0].series]
     assert len(store._journal.submissions()) == 1
+
+
+def test_a_journal_that_was_lost_is_filled_again_from_the_segs(tmp_path):
+    """The labels are in the PACS: a new project on it knows them, whoever stored them."""
+    mine, theirs = volume_series(array()), volume_series(array(1), patient="P2")
+    store = pacs(tmp_path, [*mine, *theirs, seg_of(theirs, drawn(2))])
+    nib.save(nib.Nifti1Image(drawn(), nib.load(store.get_image_uri(uid(mine))).affine), tmp_path / "label.nii.gz")
+    store.save_label(uid(mine), str(tmp_path / "label.nii.gz"), "final", {"client_id": "ann"})
+    SegWatcher(store, 1.0).look()
+    for file in tmp_path.glob("loco.sqlite*"):
+        file.unlink()
+    shutil.rmtree(tmp_path / "state")
+    again = pacs(tmp_path, [])
+    assert again.get_labeled_images() == []
+    SegWatcher(again, 1.0).look()
+    assert again.get_labeled_images() == sorted([uid(mine), uid(theirs)])
+    for headers, expected in ((mine, drawn()), (theirs, drawn(2))):
+        np.testing.assert_array_equal(
+            np.asarray(nib.load(again.get_label_uri(uid(headers), "final")).dataobj), expected
+        )
+    assert sorted(s.client for s in again._journal.submissions()) == ["ann", "x"]
 
 
 def test_uploads_and_deletions_are_refused(tmp_path):

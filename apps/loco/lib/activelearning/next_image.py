@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class NextImage(Strategy):
             picks = {choice.image: self._pick(choice, client, view, seed, now) for choice in choices}
             image = journal.lease(list(picks), client, LEASE_S, now, picks.__getitem__, skips_known)
             if image is not None:
-                _prefetch(datastore, [other for other in picks if other != image][:_AHEAD])
+                self._make_ready(datastore, view, client, [other for other in picks if other != image])
                 pick = picks[image]
                 decided("picked", image=image, client=client, model=pick.model, version=pick.version, why=pick.reason)
                 return self._served(picks[image], left)
@@ -85,6 +85,16 @@ class NextImage(Strategy):
         if not choices:
             choices = [Choice(view.pool.images[i], "skipped before: nothing else is left", "skipped") for i in later]
         return choices, seed, left
+
+    def _make_ready(self, datastore: Datastore, view: View, client: str, others: Sequence[str]) -> None:
+        """Of studies that must be fetched, have those fetched now that come next.
+
+        The first is the answer to the next request, unless a label or a model changes it: the journal knows of this one
+        already, and the seed of the next is fixed. Then `others`, the rest of the shortlist.
+        """
+        if getattr(datastore, "fetches", False):
+            coming, _, _ = self._choices(view, client, time.time())
+            datastore.prefetch(list(dict.fromkeys([c.image for c in coming[:1]] + list(others)))[:_AHEAD])
 
     def _pick(self, choice: Choice, client: str, view: View, seed: int, now: float) -> Pick:
         details = {
@@ -132,10 +142,3 @@ class NextImage(Strategy):
 def _seed(text: str) -> int:
     """The same project, model and request number choose alike; below 2 ** 63, as SQLite stores it."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def _prefetch(datastore: Datastore, images: list[str]) -> None:
-    """Ask a datastore that must fetch its studies to have the likely next ones ready."""
-    prefetch = getattr(datastore, "prefetch", None)
-    if prefetch is not None:
-        prefetch(images)

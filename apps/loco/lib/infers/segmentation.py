@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 from torch import Tensor
@@ -21,6 +22,7 @@ from lib.core.lowcontrast import confidence
 from lib.core.predict import Prediction, likeliest, predict
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
+from lib.maskfile import write_mask
 from lib.store.project import ModelFolder
 
 logger = logging.getLogger(__name__)
@@ -64,13 +66,23 @@ class Segmentation(BasicInferTask):
             prediction, note = _predict_in_memory(live, data["case"], torch.device(device))
         mask, data["result"] = described(live, prediction)
         data["result"] |= {"note": note} if note else {}
-        affine = data["case"].affine
-        data["pred"] = mask.numpy() if affine is None else MetaTensor(mask, affine=torch.as_tensor(affine))
+        data["pred"] = mask.numpy()
         return data
 
     def post_transforms(self, data: Any = None) -> Sequence[Callable]:
         """Nothing left to do."""
         return []
+
+    def writer(
+        self, data: dict[str, Any], extension: str | None = None, dtype: str | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """The mask as a file in the format that the client wishes, and the words that go with it."""
+        with tempfile.NamedTemporaryFile(suffix=extension or data["result_extension"], delete=False) as file:
+            path = Path(file.name)
+        write_mask(
+            data["pred"], data["case"].affine, path, dtype or data["result_dtype"], bool(data.get("result_compress"))
+        )
+        return str(path), data.get(self.output_json_key, {})
 
     def __call__(self, request: Mapping[str, Any], callbacks: Any = None) -> tuple[str | None, dict[str, Any]]:
         """Segment one study; without a wish of the client the mask is a PNG for pictures, NIfTI for volumes, uint8."""

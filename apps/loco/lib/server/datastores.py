@@ -29,6 +29,8 @@ class Studies(JournalledLabels):
 
     looked_at_first: int | None = None
     """Studies that are opened before a model is chosen; None: as many as wanted."""
+    fetches = False
+    """Whether a study must be fetched and converted before it is a file."""
 
     def __init__(self, journal: Journal, labels_root: Path) -> None:
         self._journal, self._files = journal, LabelFiles(labels_root)

@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from monai.data import MetaTensor
-from monailabel.transform.writer import Writer
 from torch import Tensor
 
 from lib.core.images import (
@@ -26,6 +23,7 @@ from lib.core.images import (
     read_label,
     suffix_of,
 )
+from lib.maskfile import write_mask
 
 logger = logging.getLogger(__name__)
 
@@ -128,14 +126,10 @@ def _by_name(
 
 def _written(classes: Tensor, study: LoadedImage, label: Path) -> str:
     """Write class indices `1 X Y [Z]` beside the upload, on the image's grid, in the upload's format."""
-    picture = study.affine is None
     suffix = suffix_of(label)
     if suffix in (".jpg", ".jpeg"):
         suffix = ".png"
-    array = classes[0]
-    pred = array.numpy().astype(np.uint8) if picture else MetaTensor(array, affine=torch.as_tensor(study.affine))
     with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
         target = file.name
-    written, _ = Writer(label="pred")({"pred": pred, "result_extension": suffix, "result_dtype": "uint8"})
-    Path(written).replace(target)
+    write_mask(classes[0].numpy(), study.affine, Path(target))
     return target

@@ -31,6 +31,7 @@ class PacsStudies(Studies):
     """Series of a DICOMweb server. A volume has the id of its series, a picture that of its instance (and `_frame`)."""
 
     looked_at_first = 3
+    fetches = True
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import set_determinism
 from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
+from monailabel.utils.async_tasks.utils import processes
 from monailabel.utils.others.generic import device_list
 
 from lib.core.batch import StepDataset, train_loader
@@ -38,6 +39,7 @@ from lib.trainers.progress import RunState
 from lib.trainers.publish import adopt_live
 from lib.trainers.ranks import device_of_rank, devices_of, launched, rendezvous, taking_part
 from lib.trainers.resume import plan_run
+from lib.trainers.standing import standing
 from lib.trainers.step import training_step
 from lib.trainers.tracking import open_tracking, tracking_address, tracking_choices
 
@@ -76,6 +78,13 @@ class SemiSupervisedTraining(BasicTrainTask):
             "tracking": tracking_choices(),
             "reason": "started by hand",
         }
+
+    def stats(self) -> dict[str, Any]:
+        """What viewers show of the newest training, see `lib.trainers.standing`."""
+        journal = self._project.journal
+        pids = [p.pid for p in list(processes("train").values())]
+        live = journal.live_version(self._name)
+        return standing(super().stats(), journal.last_run(self._name), pids, live and live.version)
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train once. Raises a `ValueError` with one sentence when it cannot start; the journal keeps how it ended."""

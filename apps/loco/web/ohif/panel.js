@@ -3,6 +3,8 @@ import * as server from './server.js';
 import * as viewer from './viewer.js';
 
 const MODE = '/ohif/monai-label';
+const PICTURE = 'initialSOPInstanceUID'; // OHIF's own parameter
+const FRAME = 'frame'; // of a film
 const WAIT_MS = 500;
 const POLL_MS = 3000;
 const TOOLS = { brush: 'CircularBrush', eraser: 'CircularEraser', window: 'WindowLevel' };
@@ -84,9 +86,17 @@ class Panel {
     while (!(this.view = viewer.shown())) {
       viewer.showPictures();
       await new Promise(done => setTimeout(done, WAIT_MS));
+      if (!this.root.isConnected) {
+        return; // OHIF built its page anew, and there is a new panel
+      }
     }
     await viewer.prepare(this.view, this.labels);
+    const wanted = new URLSearchParams(window.location.search);
+    if (wanted.has(PICTURE)) {
+      await viewer.goTo(this.view, wanted.get(PICTURE), wanted.get(FRAME));
+    }
     await this.look();
+    viewer.onOtherPicture(this.view, () => this.look().catch(error => this.say(error.message, 'error')));
     this.showClasses();
     this.use('brush');
     this.root.dataset.ready = 'true';
@@ -94,10 +104,9 @@ class Panel {
 
   // Which image of the server is looked at: in a series of pictures it changes from picture to picture.
   async look() {
-    const { instance } = viewer.current(this.view);
-    if (instance !== this.instance) {
-      this.image = (await server.imageOf(this.view.set.SeriesInstanceUID, instance)).image;
-      this.instance = instance;
+    for (let seen = viewer.current(this.view); seen.instance !== this.instance; seen = viewer.current(this.view)) {
+      this.image = (await server.imageOf(this.view.set.SeriesInstanceUID, seen.instance)).image;
+      this.instance = seen.instance;
       this.part('image').textContent = this.image;
       this.part('reason').textContent = reasonFor(this.image);
     }
@@ -137,7 +146,8 @@ class Panel {
   async run() {
     await this.look();
     this.say('The model is looking at the image ...');
-    viewer.showMask(await server.infer(this.model(), this.image), this.view);
+    const { place } = viewer.current(this.view); // another picture may be looked at when the mask comes
+    viewer.showMask(await server.infer(this.model(), this.image), this.view, place);
     this.say('This is what the model sees. Correct it, then submit.', 'good');
   }
 
@@ -164,11 +174,8 @@ class Panel {
     }
     sessionStorage.setItem('loco-reason', JSON.stringify({ image: found.id, reason: found.reason || '' }));
     const place = new URLSearchParams({ StudyInstanceUIDs: found.StudyInstanceUID });
-    for (const [name, value] of [['SeriesInstanceUIDs', found.SeriesInstanceUID], ['initialSOPInstanceUID', found.SOPInstanceUID]]) {
-      if (value) {
-        place.set(name, value);
-      }
-    }
+    const details = { SeriesInstanceUIDs: found.SeriesInstanceUID, [PICTURE]: found.SOPInstanceUID, [FRAME]: found.Frame };
+    Object.entries(details).forEach(([name, value]) => value && place.set(name, value));
     window.location.assign(`${MODE}?${place}`);
   }
 
@@ -212,8 +219,8 @@ class Panel {
     const { total, completed } = this.info.datastore;
     const stats = this.info.train_stats[this.model()] || {};
     const words = [`${completed} of ${total} images labelled`];
-    if (stats.version) {
-      words.push(`model version ${stats.version}`);
+    if (stats.live_version) {
+      words.push(`model version ${stats.live_version}`);
     }
     if (stats.best_metric > 0) {
       words.push(`Dice ${Number(stats.best_metric).toFixed(2)}`);

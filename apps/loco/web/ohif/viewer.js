@@ -8,6 +8,10 @@ const COLOURS = [
   [180, 100, 220, 255], [70, 210, 200, 255], [240, 130, 180, 255], [160, 140, 100, 255],
 ];
 
+const ASK_AGAIN_MS = 60000;
+
+let asked = -Infinity;
+
 const services = () => window.services;
 
 // The series in the active viewport, or the first that is shown, with the viewports that show it; null until it is there.
@@ -28,13 +32,35 @@ export function shown() {
   return null;
 }
 
-// The mode shows volumes in three planes. When no series of the study is a volume, show the first one as it is.
+// The mode shows volumes in three planes. When no series of the study is a volume, show the first one as it is. Each request
+// builds the whole page anew, this panel too, so it is made once, and again only when a slow browser must have missed it.
 export function showPictures() {
+  if (performance.now() - asked < ASK_AGAIN_MS) {
+    return;
+  }
   const { displaySetService, viewportGridService } = services();
   const images = displaySetService.getActiveDisplaySets().filter(set => !NO_IMAGES.has(set.Modality));
   const empty = [...viewportGridService.getState().viewports.values()].every(v => !v.displaySetInstanceUIDs?.length);
   if (images.length && empty && !images.some(set => set.isReconstructable)) {
+    asked = performance.now();
     window.commandsManager.runCommand('setHangingProtocol', { protocolId: 'default', stageIndex: 0 });
+  }
+}
+
+// Show one picture of a series: by its SOPInstanceUID, in a film also by the number of its frame, from 1.
+export async function goTo({ set, viewports }, instance, frame) {
+  const wanted = `/instances/${instance}/frames/${frame || 1}`;
+  const place = set.imageIds.findIndex(id => id.endsWith(wanted));
+  for (const viewport of place < 0 ? [] : viewports) {
+    await services().cornerstoneViewportService.getCornerstoneViewport(viewport).setImageIdIndex?.(place);
+  }
+}
+
+// Call `action` whenever another picture of the series is shown.
+export function onOtherPicture({ viewports }, action) {
+  for (const viewport of viewports) {
+    const { element } = services().cornerstoneViewportService.getCornerstoneViewport(viewport);
+    element.addEventListener(window.cornerstone.Enums.Events.STACK_NEW_IMAGE, action);
   }
 }
 
@@ -69,7 +95,7 @@ export async function prepare({ set, viewports }, labels) {
 }
 
 // The label map that is shown: { data, grid } of a volume, { data, width, height } of a picture.
-function labelmap(view) {
+function labelmap(view, place = current(view).place) {
   const { segmentationService } = services();
   const segmentation = segmentationService.getSegmentation(ID);
   if (!segmentation) {
@@ -82,14 +108,14 @@ function labelmap(view) {
     return { volume, data: volume.voxelManager.getCompleteScalarDataArray(), grid: { dimensions, origin: [...origin], axes } };
   }
   const { imageIds } = segmentation.representationData.Labelmap;
-  const image = window.cornerstone.cache.getImage(imageIds[current(view).place]);
+  const image = window.cornerstone.cache.getImage(imageIds[place]);
   return { image, data: image.voxelManager.getScalarData(), width: image.columns, height: image.rows };
 }
 
-// Show a mask of the server (NRRD).
-export function showMask(buffer, view) {
+// Show a mask of the server (NRRD), of a series of pictures on the one at `place`.
+export function showMask(buffer, view, place) {
   const mask = parse(buffer);
-  const map = labelmap(view);
+  const map = labelmap(view, place);
   if (mask.data.length !== map.data.length) {
     throw new Error(`The mask has ${mask.data.length} voxels, the image ${map.data.length}; open the image again.`);
   }
