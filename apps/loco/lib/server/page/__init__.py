@@ -3,11 +3,11 @@
 | route | answer |
 |---|---|
 | `GET /loco/`, `GET /loco/static/{path}` | the page and its files; `/loco` leads there |
-| `GET /loco/page/changes` | `Changes`: a mark per panel, asked for every 2 seconds with `If-None-Match`; 304 while nothing changed |
+| `GET /loco/page/changes` | `Changes`: a mark per panel; with `If-None-Match` 304 while nothing changed |
 | `GET /loco/page/summary` | `Summary`: who looks, how far the project is, how much is left, what retraining waits for |
 | `GET /loco/page/learning` | `Learning`: Dice by version on the same validation cases, and the training |
-| `GET /loco/page/queue?offset&limit&sort&descending&search&state` | `QueuePage`: what comes next and why |
-| `GET /loco/page/thumbnail?image&layer` | a picture, 202 with `Retry-After` while it is drawn, 204 when the layer is empty |
+| `GET /loco/page/queue?offset&limit&sort&descending&search&state&stratum` | `QueuePage`: what comes next and why |
+| `GET /loco/page/thumbnail?image&layer&v` | a picture, 202 with `Retry-After` while it is drawn, 204 when the layer is empty |
 | `POST /loco/page/pin`, `POST /loco/page/unpin` | `Pin`: serve an image before all others, or no longer |
 | `GET /loco/page/submissions?offset&limit&search` | `SubmissionsPage`: what came back, pre-label against label |
 | `GET /loco/page/worst?limit` | `WorstCases`: validation cases where the live model is worst |
