@@ -394,7 +394,7 @@ class SemiSupervisedTraining(BasicTrainTask):
     def _record(self, progress: Progress, outcome: Mapping[str, Any] | None = None) -> None:
         """Progress to the journal and to MONAI Label's train_stats, written whole."""
         stats = {**progress.stats(), "status": "running", **(outcome or {})}
-        self._project.journal.update_run(self._state.run_id, stats, time.time())
+        self._project.journal.update_run(self._state.run_id, {**stats, "history": progress.curve()}, time.time())
         with replacing(self._folder.stats) as file:
             file.write(json.dumps(stats, indent=2).encode())
 
