@@ -87,7 +87,7 @@ class SkippedImage(_Answer):
 
 
 class SkippedGroup(_Answer):
-    """Unlabelled images by the reason of their latest skip."""
+    """Unlabelled images that nobody holds, by the reason of their latest skip."""
 
     reason: SkipReason
     meaning: str
@@ -147,6 +147,8 @@ class RetrainingShown(_Answer):
 class Summary(_Answer):
     """How far the project is."""
 
+    now: float
+    """The server's clock."""
     model: str
     """Name of the model: frame, slice or volume; part of `POST /train/{model}`."""
     project: str
