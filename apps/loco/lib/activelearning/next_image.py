@@ -15,7 +15,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from lib.activelearning.board import Board, View
 from lib.core.policies import DESCRIPTIONS
 from lib.core.pool import Situation
-from lib.core.select import CONTROL_SHARE, Choice, next_images
+from lib.core.select import CONTROL_SHARE, Choice, Policy, next_images
 from lib.decisions import decided
 from lib.store.records import Pick
 
@@ -70,9 +70,13 @@ class NextImage(Strategy):
         logger.warning("No study for %s: others took %d shortlists before", client or "an anonymous client", _ATTEMPTS)
         return {}
 
+    def policy(self, view: View) -> Policy:
+        """What stands behind it at the moment."""
+        return view.policy(self._policy)
+
     def forecast(self, view: View, count: int, now: float) -> list[Choice]:
         """The next `count` choices if nothing else happened: each is held by somebody when the one after it is made."""
-        situation, _ = self._situation(view, "", now)
+        situation, _ = self.situation(view, "", now)
         number = self._board.project.journal.last_pick_id() + 1
         chosen: list[Choice] = []
         while len(chosen) < count and (found := self._choose(view, situation, number + len(chosen))[0]):
@@ -83,7 +87,7 @@ class NextImage(Strategy):
 
     def _picks(self, view: View, client: str, now: float) -> tuple[dict[str, Pick], int]:
         """Shortlist, best first, and how many studies are left to choose from."""
-        situation, later = self._situation(view, client, now)
+        situation, later = self.situation(view, client, now)
         left = int(situation.free.sum()) + len(later)
         choices, seed = self._choose(view, situation, self._board.project.journal.last_pick_id() + 1)
         if not choices:
@@ -101,7 +105,7 @@ class NextImage(Strategy):
             if pin.image in view.places and view.free[view.places[pin.image]]
         }
 
-    def _situation(self, view: View, client: str, now: float) -> tuple[Situation, list[int]]:
+    def situation(self, view: View, client: str, now: float) -> tuple[Situation, list[int]]:
         """What is taken and done, as arrays of their own; and the places of free studies that this client skipped."""
         journal = self._board.project.journal
         free, seen = view.free.copy(), view.labelled.copy()
@@ -117,7 +121,7 @@ class NextImage(Strategy):
         """What request `number` is offered, and the seed behind it."""
         seed = _seed(f"{self._board.project.folder.name}:{self._board.seed}:{self._policy}:{view.version}:{number}")
         rng = np.random.default_rng(seed)
-        return next_images(view.policy(self._policy), situation, rng, self._control_share), seed
+        return next_images(self.policy(view), situation, rng, self._control_share), seed
 
     def _pick(self, choice: Choice, client: str, view: View, seed: int, now: float) -> Pick:
         details = {

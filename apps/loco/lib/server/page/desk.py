@@ -12,8 +12,10 @@ from fastapi import HTTPException
 
 from lib.activelearning.board import Board, View
 from lib.activelearning.next_image import NextImage
+from lib.core.spec import TaskSpec
 from lib.infers.segmentation import Segmentation
 from lib.server.datastores import Studies
+from lib.server.labelfiles import FINAL
 from lib.server.pacs import PacsStudies
 from lib.server.retraining import Retraining
 from lib.server.viewer import Viewer
@@ -30,8 +32,7 @@ class Desk:
     `strategy` is what stands behind the next image by default, `strategy_name` its name.
     """
 
-    model: str
-    labels: Mapping[str, int]
+    spec: TaskSpec
     project: Project
     studies: Studies
     viewer: Viewer
@@ -41,6 +42,16 @@ class Desk:
     segmentation: Segmentation
     retraining: Retraining
     _addresses: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        """Name of the model, which is the kind of its studies."""
+        return self.spec.data.kind
+
+    @property
+    def labels(self) -> Mapping[str, int]:
+        """Classes and their indices."""
+        return self.spec.labels
 
     @property
     def journal(self) -> Journal:
@@ -74,10 +85,14 @@ class Desk:
 
     def mark(self, image: str, version: int) -> str:
         """Changes with the file of a study, with its label and with the model `version` that draws in it, 0 for none."""
-        label = self.studies.get_label_uri(image, "final")
+        label = self.label_file(image)
         parts = (image, self._stamp(image), _stamp(label) if label else "", version)
         digest = hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return f"{version}.{digest}"
+
+    def label_file(self, image: str) -> str | None:
+        """File of the submitted label of a study."""
+        return self.studies.get_label_uri(image, FINAL) or None
 
     def _stamp(self, image: str) -> str:
         """Of a file in a folder; instances in a PACS never change, and asking would fetch them."""

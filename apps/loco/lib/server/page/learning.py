@@ -35,17 +35,18 @@ def learning(desk: Desk) -> Learning:
 
 
 def common_cases(versions: Sequence[Version]) -> frozenset[str]:
-    """Validation cases that were measured in the newest and in as many older versions as leave at least `MIN_CASES` in common.
+    """Validation cases on which the newest version and as many older ones as possible were measured.
 
-    Each version was measured on the cases there were at its time, and these only become more: going back from the newest
-    version, those before the last change would leave too few. Empty when fewer than two versions can be compared.
+    Cases only become more with time, so the older a version, the fewer cases it shares with the newest. Versions that share
+    fewer than `MIN_CASES`, or fewer than half of them, are left out. Empty when there are no two versions to compare.
     """
     measured = [frozenset(cases_of(v)) for v in versions if cases_of(v)]
     if not measured:
         return frozenset()
     common, compared = measured[-1], 1
+    least = max(MIN_CASES, len(common) / 2)
     for cases in reversed(measured[:-1]):
-        if len(common & cases) >= MIN_CASES:
+        if len(common & cases) >= least:
             common, compared = common & cases, compared + 1
     return common if compared > 1 else frozenset()
 
