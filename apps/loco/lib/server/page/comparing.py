@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.core.cases import load_case
-from lib.core.checkpoint import Checkpoint, load_checkpoint, restore_network
+from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, restore_network
 from lib.core.images import CaseError, class_indices, label_on_image, read_image, read_label
 from lib.core.predict import predict
 from lib.core.teacher import StudentTeacher
@@ -57,7 +57,7 @@ class Comparing:
     def _compare(self, submission: Submission) -> None:
         try:
             result = self._result(submission)
-        except CaseError as e:
+        except (CaseError, CheckpointError) as e:
             result = {"sentence": str(e)}
         self._desk.journal.put_comparison(submission.id, result, time.time())
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
 import torch
+from fastapi import HTTPException
 
 from lib.core.cache import CaseCache
 from lib.core.cases import Case, load_case
@@ -20,6 +23,10 @@ from lib.studies import image_of
 FOLDER = "page"
 """In the folder of the project; may be deleted at any time."""
 _CACHE_BYTES = 256 * 2**20
+_RECENT = 64
+"""Studies whose layers stay in memory, also when the disk takes nothing."""
+_REMEMBER_S = 60.0
+"""A study that could not be drawn is tried again after this time."""
 _PLAIN, _DRAWN = "plain", "drawn"
 _WAITING = {_PLAIN: 200, _DRAWN: 96}
 
@@ -35,9 +42,11 @@ class Drawings:
         self._desk = desk
         self._cache = CaseCache(desk.project.folder / FOLDER, _CACHE_BYTES)
         self._workers = {
-            _PLAIN: Worker("loco-pictures", 2, _WAITING[_PLAIN]),
-            _DRAWN: Worker("loco-contours", 1, _WAITING[_DRAWN], self._drawn),
+            _PLAIN: Worker("loco-pictures", 2, _WAITING[_PLAIN], remember_s=_REMEMBER_S),
+            _DRAWN: Worker("loco-contours", 1, _WAITING[_DRAWN], self._drawn, _REMEMBER_S),
         }
+        self._recent: OrderedDict[str, dict[str, bytes]] = OrderedDict()
+        self._lock = threading.Lock()
         self.count = 0
         """Studies that the model was drawn into since the start."""
 
@@ -49,13 +58,13 @@ class Drawings:
         """What a picture of the study would show now."""
         live = self._version()
         drawn = self._desk.mark(image, live)
-        return drawn if not live or self._flat or drawn in self._cache else self._desk.mark(image, 0)
+        return drawn if not live or self._flat or self._has(drawn) else self._desk.mark(image, 0)
 
     def layer(self, image: str, layer: Layer, mark: str) -> bytes | None:
         """One layer as a file, empty when there is nothing in it; None while it is being drawn.
 
         Raises:
-            CaseError: the study cannot be drawn; the message says why.
+            HTTPException: 422, the study cannot be drawn; the message says why.
         """
         live = self._version()
         drawn = self._desk.mark(image, live)
@@ -65,19 +74,20 @@ class Drawings:
             return None if older or found is None else found[layer]
         if layer in ("contour", "band"):
             return b""
-        if live and not older and drawn in self._cache:
-            return self._kept(_DRAWN, image, drawn)[layer]
+        if live and not older and self._has(drawn):
+            found = self._kept(_DRAWN, image, drawn)
+            return None if found is None else found[layer]
         found = self._kept(_PLAIN, image, self._desk.mark(image, 0))
         return None if found is None else found[layer]
 
     def _kept(self, kind: str, image: str, mark: str) -> dict[str, bytes] | None:
-        item = self._cache.get(mark)
-        if item is not None:
-            return {name: tensor.numpy().tobytes() for name, tensor in item.items()}
+        layers = self._known(mark)
+        if layers is not None:
+            return layers
         worker = self._workers[kind]
         failure = worker.failure(mark)
         if failure is not None:
-            raise CaseError("study", failure)
+            raise HTTPException(422, failure)
         worker.ask(mark, lambda: self._draw(kind, image, mark))
         return None
 
@@ -95,10 +105,32 @@ class Drawings:
         else:
             case = load_case(file, None, spec.data, spec.network.classes)
         layers = draw(_with_label(case, file, desk.label_file(image), spec), prediction, spec.labels, self._flat)
+        self._remember(mark, layers)
         tensors = {
             name: torch.from_numpy(np.frombuffer(layer, dtype=np.uint8).copy()) for name, layer in layers.items()
         }
         self._cache.put(mark, tensors)
+
+    def _has(self, mark: str) -> bool:
+        return mark in self._recent or mark in self._cache
+
+    def _known(self, mark: str) -> dict[str, bytes] | None:
+        with self._lock:
+            if mark in self._recent:
+                self._recent.move_to_end(mark)
+                return self._recent[mark]
+        item = self._cache.get(mark)
+        if item is None:
+            return None
+        layers = {name: tensor.numpy().tobytes() for name, tensor in item.items()}
+        self._remember(mark, layers)
+        return layers
+
+    def _remember(self, mark: str, layers: dict[str, bytes]) -> None:
+        with self._lock:
+            self._recent[mark] = layers
+            while len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
 
     def _drawn(self) -> None:
         self.count += 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -27,15 +29,24 @@ class Worker:
         name: of its threads.
         threads: how many jobs run at once.
         limit: how many may wait; of more, those that were asked for longest ago are forgotten.
-        done: called after each job that changed something.
+        done: called after each job.
+        remember_s: how long a failure is known.
     """
 
-    def __init__(self, name: str, threads: int, limit: int, done: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        limit: int,
+        done: Callable[[], None] = lambda: None,
+        remember_s: float = math.inf,
+    ) -> None:
         self._waiting: OrderedDict[str, Callable[[], None]] = OrderedDict()
         self._busy: set[str] = set()
-        self._failures: OrderedDict[str, str] = OrderedDict()
+        self._failures: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._change = threading.Condition()
         self._name, self._threads, self._limit, self._done = name, threads, limit, done
+        self._remember_s = remember_s
         self._started = False
 
     def ask(self, key: str, job: Callable[[], None]) -> None:
@@ -61,7 +72,8 @@ class Worker:
     def failure(self, key: str) -> str | None:
         """Why a job failed, as a sentence; None when it did not."""
         with self._change:
-            return self._failures.get(key)
+            when, sentence = self._failures.get(key, (-math.inf, ""))
+            return sentence if sentence and time.monotonic() - when <= self._remember_s else None
 
     def forgive(self, key: str) -> None:
         """Forget that a job failed, so that it may be tried again."""
@@ -85,7 +97,7 @@ class Worker:
             with self._change:
                 self._busy.discard(key)
                 if failure is not None:
-                    self._failures[key] = failure
+                    self._failures[key] = time.monotonic(), failure
                     while len(self._failures) > _FAILURES:
                         self._failures.popitem(last=False)
                 self._change.notify_all()
