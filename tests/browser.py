@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -100,16 +100,24 @@ class Ohif:
 
 
 @contextmanager
+def chromium() -> Iterator[Browser]:
+    """A fresh browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
 def ohif(url: str, shots: Path) -> Iterator[Ohif]:
     """A fresh browser on a server; screenshots go to `shots`."""
     shots.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+    with chromium() as browser:
         session = Ohif(browser.new_page(viewport={"width": 1280, "height": 800}), url, shots)
         try:
             yield session
         except BaseException:
             session.page.screenshot(path=shots / "failed.png")
             raise
-        finally:
-            browser.close()
