@@ -93,7 +93,7 @@ class Drawings:
 
     def _draw(self, kind: str, image: str, mark: str) -> None:
         desk = self._desk
-        file = image_of(desk.studies, image)
+        file = image_of(desk.studies, image) if desk.studies.at_hand(image) else ""
         if not file:
             raise CaseError(image, "expected a file of this study, but it cannot be had now; try again later")
         prediction, spec = None, desk.spec
