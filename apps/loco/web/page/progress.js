@@ -4,6 +4,8 @@ import { bars } from './chart.js';
 import { el, keyed, part, setAttribute, setShown, setText } from './dom.js';
 import { count, counted, duration, moment, roughly, share, shortDay, UNKNOWN } from './format.js';
 
+const LEAST_DAYS = 7;
+const DAY_MS = 86_400_000;
 const NAMES = {
   labelled: 'labelled',
   leased: 'being labelled',
@@ -17,6 +19,15 @@ export function partsOf({ labelled, leased, skipped, left, set_aside: aside }) {
   const held = leased.length;
   const passed = skipped.reduce((sum, group) => sum + group.count, 0);
   return { labelled, leased: held, skipped: passed, waiting: Math.max(0, left - held - passed), aside };
+}
+
+// At least a week, so that the first day does not stand alone.
+function padded(days) {
+  const first = Date.parse(`${days[0].day}T00:00:00Z`);
+  const missing = Array.from({ length: Math.max(0, LEAST_DAYS - days.length) }, (_, i) => ({
+    day: new Date(first - (i + 1) * DAY_MS).toISOString().slice(0, 10), labels: 0, images: 0,
+  }));
+  return [...missing.reverse(), ...days];
 }
 
 export class Progress {
@@ -102,7 +113,8 @@ export class Progress {
     setText(this.part('effort-method'), known ? effort.method : '');
   }
 
-  days(days) {
+  days(known) {
+    const days = known.length ? padded(known) : known;
     const drawn = JSON.stringify(days);
     setShown(this.part('no-days'), !days.length);
     setShown(this.part('days'), days.length);

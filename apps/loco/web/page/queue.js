@@ -11,6 +11,7 @@ import { picture, show as showPicture } from './pictures.js';
 const PAGE = window.matchMedia('(max-width: 48rem)').matches ? 6 : 12;
 const TYPING_MS = 300;
 const MOST_BARS = 4;
+const NUMBERS = / \([^)]*\)/g; // in a reason: the terms, which the bars show
 const SORTS = { next: 'Order of serving', score: 'Score', image: 'Name', group: 'Patient' };
 const BADGES = { pinned: 'accent', coverage: 'plain', 'random control': 'warn', 'possible miss': 'warn', skipped: 'plain' };
 
@@ -115,7 +116,7 @@ export class Queue {
     showPicture(node.querySelector('.picture'), entry.image, entry.mark);
     setText(part(node, 'place'), count(entry.place));
     setAttribute(part(node, 'place'), 'title', entry.forecast ? 'Would be served at this place' : 'Placed by its score');
-    setText(part(node, 'reason'), sentence(entry.reason));
+    setText(part(node, 'reason'), sentence(entry.reason.replace(NUMBERS, '')));
     keyed(part(node, 'badges'), badgesOf(entry), ([words]) => words, () => el('li', { class: 'badge' }), (badge, [words, kind]) => {
       setText(badge, words);
       setAttribute(badge, 'data-kind', kind);
@@ -204,11 +205,11 @@ const makeBar = () =>
 
 function fillBar(node, bar) {
   const known = Number.isFinite(bar.share);
-  setText(node.querySelector('dt'), bar.label);
+  setText(node.querySelector('dt'), readable(bar.label));
   node.querySelector('.meter span').style.width = known ? `${100 * bar.share}%` : '0';
   setText(node.querySelector('.number'), known ? share(bar.share) : UNKNOWN);
   const more = known ? `: higher than in ${share(bar.share)} of the other images` : '';
-  setAttribute(node, 'title', `${bar.label} ${figure(bar.value)}${more}`);
+  setAttribute(node, 'title', `${readable(bar.label)} ${figure(bar.value)}${more}`);
 }
 
 function holderOf({ lease }, now) {

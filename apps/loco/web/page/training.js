@@ -41,6 +41,7 @@ export class Training {
 
   showRights(summary) {
     const { retraining, rights } = summary;
+    setShown(this.part('waits'), !retraining.running);
     setShown(this.part('buttons'), rights.admin && summary.labelled > 0);
     setText(this.part('waits'), retraining.enabled ? `The next training by itself: ${retraining.waiting_for}.` : sentence(retraining.waiting_for));
   }
@@ -94,8 +95,7 @@ export class Training {
   }
 
   showLosses({ run, history }) {
-    const figureNode = this.part('losses');
-    setShown(figureNode, history.length > 1);
+    setShown(this.part('losses'), history.length > 1);
     const drawn = `${run}:${history.length}:${history.at(-1)?.step}`;
     if (history.length < 2 || drawn === this.drawn) {
       return;
@@ -103,7 +103,7 @@ export class Training {
     this.drawn = drawn;
     const names = [...new Set(history.flatMap(point => Object.keys(point.terms)))];
     const shown = history.filter((_, i) => (history.length - 1 - i) % Math.ceil(history.length / ROWS) === 0);
-    lines(figureNode, {
+    lines(this.part('losses-chart'), {
       title: 'Losses of the training by step',
       description: 'Each loss as a share of its own maximum; the mask ratio as it is.',
       xName: 'step',
@@ -121,7 +121,7 @@ export class Training {
 function outcome(training) {
   const took = training.ended ? ` after ${duration(training.ended - training.started)}` : '';
   const when = training.ended ? `, ${moment(training.ended)}` : '';
-  return `Run ${training.run}: ${STATES[training.status][0]}${took}${when}${training.detail ? `. ${training.detail}` : ''}`;
+  return `Run ${training.run}: ${STATES[training.status][0]}${took}${when}${training.detail ? `. ${sentence(training.detail)}` : '.'}`;
 }
 
 function factsOf(training) {

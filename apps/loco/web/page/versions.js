@@ -4,7 +4,7 @@ import { act, announce } from './actions.js';
 import * as api from './api.js';
 import { confirmed } from './dialogs.js';
 import { el, keyed, part, setAttribute, setShown, setText } from './dom.js';
-import { bytes, count, counted, duration, figure, moment } from './format.js';
+import { bytes, count, counted, duration, figure, moment, sentence } from './format.js';
 
 const FEW = 5;
 
@@ -66,7 +66,7 @@ export class Versions {
       setText(line.querySelector('dt'), name);
       setText(line.querySelector('dd'), value);
     });
-    setText(part(node, 'reason'), version.reason + (version.size_bytes === null ? '; its file is no longer kept' : ''));
+    setText(part(node, 'reason'), sentence(version.reason) + (version.size_bytes === null ? ' Its file is no longer kept.' : ''));
     const { admin } = this.page.summary.rights;
     setShown(part(node, 'back'), version.can_go_live && admin);
     this.fillBundle(node, version, admin);
