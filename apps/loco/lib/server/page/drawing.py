@@ -26,7 +26,7 @@ COLOURS = ("#ffd23f", "#3bceac", "#ee6c9f", "#4ea8de", "#f3722c", "#b388eb", "#c
 _BAND = (255, 64, 64)
 _BAND_ALPHA = 200
 _WEBP_QUALITY = 85
-_LINE = 2
+_LINE = 3
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def draw(case: Case, prediction: Prediction | None, labels: Mapping[str, int], p
     plane = (
         Plane(None) if case.image.ndim == 3 else Plane(_richest(classes if classes is not None else label, case.image))
     )
-    size = _size(plane.of(case.image.numpy()).shape[-2:])
+    size = _size(case.grid.native_shape[::-1] if plane.index is None else plane.of(case.image.numpy()).shape[-2:])
     layers = {"image": _image(plane.of(case.image.numpy()), size), "contour": b"", "band": b"", "label": b""}
     if prediction is not None:
         probs = _resized(plane.of(prediction.probs.numpy()), size)

@@ -84,9 +84,7 @@ class Versions:
         file, state = self._file(version), self._worker.state(str(version))
         failure = self._worker.failure(str(version))
         if state:
-            detail = (
-                "an export is under way; this one comes after it" if state == "waiting" else "exporting, also as ONNX"
-            )
+            detail = "begins as soon as no other export runs" if state == "waiting" else "being exported"
             seconds = time.monotonic() - self._started[version]
             return _bundle(version, state, seconds, detail)
         if file.is_file():
