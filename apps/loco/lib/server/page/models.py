@@ -152,7 +152,7 @@ class Summary(_Answer):
     model: str
     """Name of the model: frame, slice or volume; part of `POST /train/{model}`."""
     project: str
-    """Name of the studies' project."""
+    """Name of the folder of the studies, or their address."""
     classes: list[ClassShown]
     rights: Rights
     total: int

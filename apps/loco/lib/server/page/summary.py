@@ -46,7 +46,7 @@ def summary(desk: Desk, user: User) -> Summary:
     return Summary(
         now=now,
         model=desk.model,
-        project=desk.project.folder.name,
+        project=desk.studies.name(),
         classes=[ClassShown(name=n, index=i, colour=colour_of(i)) for n, i in desk.labels.items()],
         rights=rights_of(user),
         total=len(view.pool),
