@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         state = state_of_list(place) if place.suffix.lower() == ".json" else place
         if not remote and not (state / JOURNAL).is_file():
             raise CheckpointError(
-                f"expected {options.studies} to be studies that the app has served, but there is no {JOURNAL} of theirs; "
+                f"expected {options.studies} to be studies that the app has served, but there is no {JOURNAL} in it; "
                 "start the server on them and train first"
             )
         bundle = export_version(open_project(options.app, options.studies), options.to, options.version, options.name)

@@ -60,7 +60,7 @@ def draw(case: Case, prediction: Prediction | None, labels: Mapping[str, int], p
     Returns:
         Encoded layers; a layer without anything in it is empty.
     """
-    label = case.label[0].numpy() if case.label is not None else None
+    label = _label_of(case)
     classes = prediction.probs.argmax(dim=0).numpy() if prediction is not None else None
     plane = (
         Plane(None) if case.image.ndim == 3 else Plane(_richest(classes if classes is not None else label, case.image))
@@ -78,6 +78,13 @@ def draw(case: Case, prediction: Prediction | None, labels: Mapping[str, int], p
     if label is not None:
         layers["label"] = _contours(_nearest(plane.of(label), size), labels, size)
     return layers
+
+
+def _label_of(case: Case) -> np.ndarray | None:
+    """The label as it is drawn: of a picture on its own pixels where they are known, else on the working grid."""
+    if case.native_label is not None and case.image.ndim == 3:
+        return case.native_label.reshape([case.grid.native_shape[axis] for axis in case.grid.axes]).numpy()
+    return case.label[0].numpy() if case.label is not None else None
 
 
 def _richest(classes: np.ndarray | None, image: Tensor) -> int:

@@ -145,6 +145,7 @@ def _with_label(case: Case, file: str, label: str | None, spec: TaskSpec) -> Cas
     if label is None:
         return case
     try:
-        return replace(case, label=load_case(file, label, spec.data, spec.network.classes).label)
+        labelled = load_case(file, label, spec.data, spec.network.classes, keep_native=True)
     except CaseError:
         return case
+    return replace(case, label=labelled.label, native_label=labelled.native_label)
