@@ -55,18 +55,24 @@ class Comparing:
         return self._worker.wait(timeout_s)
 
     def _compare(self, submission: Submission) -> None:
+        result: dict[str, Any] | None
         try:
             result = self._result(submission)
         except (CaseError, CheckpointError) as e:
             result = {"sentence": str(e)}
-        self._desk.journal.put_comparison(submission.id, result, time.time())
+        if result is not None:
+            self._desk.journal.put_comparison(submission.id, result, time.time())
 
-    def _result(self, submission: Submission) -> dict[str, Any]:
+    def _result(self, submission: Submission) -> dict[str, Any] | None:
+        """What is kept; None when the study cannot be had now, which may change."""
         if submission.model_version is None and not self._draft_of(submission):
             return {"sentence": "It was drawn without a pre-label of a model that is known."}
-        label, image = self._kept.path(submission), image_of(self._desk.studies, submission.image)
-        if label is None or not image:
+        label = self._kept.path(submission)
+        if label is None or not self._desk.studies.known(submission.image):
             return {"sentence": "The file of the label or of its study is not there any more."}
+        image = image_of(self._desk.studies, submission.image)
+        if not image:
+            return None
         before = self._pre_label(submission, image)
         if before is None:
             return {"sentence": f"Version {submission.model_version}, which drew the pre-label, is no longer kept."}

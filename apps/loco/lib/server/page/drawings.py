@@ -48,7 +48,7 @@ class Drawings:
         self._recent: OrderedDict[str, dict[str, bytes]] = OrderedDict()
         self._lock = threading.Lock()
         self.count = 0
-        """Studies that the model was drawn into since the start."""
+        """Volumes that the model was drawn into since the start."""
 
     @property
     def _flat(self) -> bool:
@@ -133,7 +133,8 @@ class Drawings:
                 self._recent.popitem(last=False)
 
     def _drawn(self) -> None:
-        self.count += 1
+        if not self._flat:  # the slice of a volume may be another one now
+            self.count += 1
 
     def _version(self) -> int:
         live = self._desk.journal.live_version(self._desk.model)
