@@ -104,8 +104,9 @@ def project(server, root):
     train(server, 1)
 
     drafted = serve(server, "ann")
-    params = {"params": f'{{"client_id": "ann", "image": "{drafted}"}}'}
-    assert server.post("/infer/frame", params={"image": drafted, "output": "image"}, data=params).status_code == 200
+    wishes = {"params": '{"client_id": "ann"}'}
+    draft = server.post("/infer/frame", params={"image": drafted, "output": "image"}, data=wishes)
+    assert draft.status_code == 200, draft.text
     server.submit(drafted, root / "truth" / f"{drafted}.png", client_id="ann")
     train(server, 2)
 
@@ -207,6 +208,12 @@ def test_the_queue_shows_what_comes_next_and_why(server, project, board):
     expect(cards.first).to_have_attribute("data-key", names[0])
     board.panel("next", "order").click()
     expect(cards.first).not_to_have_attribute("data-key", names[0])
+
+    opened = cards.first.get_attribute("data-key")
+    with board.page.expect_navigation(url=re.compile("/ohif/.*StudyInstanceUIDs="), wait_until="commit"):
+        cards.first.locator("[data-part=open]").click()
+    assert board.page.evaluate("JSON.parse(sessionStorage.getItem('loco-reason')).image") == opened
+    board.errors.clear()  # from here on it is OHIF that speaks
 
 
 def layer(found: dict, name: str) -> dict[str, str]:

@@ -34,6 +34,16 @@ export async function act(button, place, action) {
   }
 }
 
+// Load something for the reader; what goes wrong is said in `place`.
+export async function tried(place, load) {
+  try {
+    await load();
+    say(place, '');
+  } catch (error) {
+    say(place, error.message);
+  }
+}
+
 const NAME = 'loco-client'; // the same as the panel in OHIF keeps
 
 // Who works here, as they call themselves; with a login the server knows better.

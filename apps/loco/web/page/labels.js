@@ -1,6 +1,6 @@
 // What came back: each submission against what the model had proposed, and the validation cases where the model is worst.
 
-import { act, say } from './actions.js';
+import { act, say, tried } from './actions.js';
 import * as api from './api.js';
 import { el, keyed, part, setAttribute, setShown, setText } from './dom.js';
 import { count, counted, figure, moment, share } from './format.js';
@@ -13,7 +13,7 @@ const WORST = 6;
 export class Labels {
   constructor(root, page) {
     [this.root, this.page] = [root, page];
-    this.pager = new Pager(this.part('pager'), PAGE, () => this.load());
+    this.pager = new Pager(this.part('pager'), PAGE, () => tried(this.part('said'), () => this.load()));
     const dialog = document.getElementById('versions-dialog');
     part(dialog, 'cancel').addEventListener('click', () => dialog.close());
   }

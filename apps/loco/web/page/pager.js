@@ -16,6 +16,7 @@ export class Pager {
     if (to >= 0 && to < this.matching) {
       this.offset = to;
       this.turn();
+      this.node.parentElement.scrollIntoView();
     }
   }
 

@@ -43,8 +43,8 @@ export class Progress {
     this.summary = summary;
     setText(
       this.part('lead'),
-      `${counted(summary.labelled, 'study', 'studies')} of ${count(summary.total)} labelled, ` +
-        `${count(summary.validation)} of them set aside to measure the models.`
+      `${count(summary.labelled)} of ${counted(summary.total, 'study', 'studies')} labelled` +
+        (summary.validation ? `, ${count(summary.validation)} of them set aside to measure the models.` : '.')
     );
     this.stack(summary);
     this.leases(summary.leased);

@@ -1,6 +1,6 @@
 // What comes next and why: one page of the queue as cards.
 
-import { act, clientName } from './actions.js';
+import { act, clientName, tried } from './actions.js';
 import * as api from './api.js';
 import { skipped } from './dialogs.js';
 import { el, keyed, part, setAttribute, setShown, setText } from './dom.js';
@@ -52,7 +52,7 @@ export class Queue {
   }
 
   again() {
-    return act(this.part('tools'), this.part('said'), () => this.load());
+    return tried(this.part('said'), () => this.load());
   }
 
   async load() {
@@ -75,6 +75,7 @@ export class Queue {
     if (!this.pager.show(found.count, found.entries.length)) {
       return;
     }
+    this.entries = found.entries;
     this.showTools(found);
     setText(this.part('lead'), leadOf(found));
     setText(this.part('nothing'), nothingOf(found, this.part('search').value.trim(), this.part('state').value));
@@ -107,9 +108,19 @@ export class Queue {
         el('p', { class: 'holder', 'data-part': 'holder' }),
         el('div', { class: 'foot' }, said,
           el('div', { class: 'actions' },
-            el('a', { class: 'button small primary', 'data-part': 'open' }, 'Open', el('span', { class: 'unseen' }, ` ${image} in OHIF`)),
+            el('a', { class: 'button small primary', 'data-part': 'open', onclick: () => this.remember(image) }, 'Open', el('span', { class: 'unseen' }, ` ${image} in OHIF`)),
             button('pin', 'Pin', (b, s) => this.pin(b, s, image)),
             button('skip', 'Pass by', (b, s) => this.skip(b, s, image))))));
+  }
+
+  // OHIF says there why this image was chosen.
+  remember(image) {
+    const entry = this.entries.find(one => one.image === image);
+    try {
+      sessionStorage.setItem('loco-reason', JSON.stringify({ image, reason: entry?.reason || '' }));
+    } catch {
+      // a browser that stores nothing opens the image all the same
+    }
   }
 
   fill(node, entry) {
@@ -184,7 +195,7 @@ function badgesOf({ kind, stratum, control, pin, skips }) {
   if (kind && !['pinned', 'random control'].includes(kind)) {
     badges.push([kind, BADGES[kind] || 'plain']);
   }
-  if (stratum) {
+  if (stratum.includes('/')) {
     badges.push([stratum.replace('/', ', '), 'plain']);
   }
   if (skips) {
