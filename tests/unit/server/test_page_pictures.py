@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from unit.desks import client_of, open_desk, publish, submit
+from unit.helpers import SLICE, VOLUME, nifti, reoriented
 
-from lib.server.page.drawing import SIZE, colour_of
+from lib.core.cases import load_case
+from lib.server.page.drawing import SIZE, colour_of, draw
 from lib.server.page.drawings import Drawings
 from lib.server.page.worker import Worker
 
@@ -87,6 +89,22 @@ def test_a_volume_moves_to_the_slice_in_which_the_model_finds_most(tmp_path):
     contour, picture = pixels(drawn(drawings, image, "contour", after)), pixels(drawn(drawings, image, "image", after))
     assert contour.shape == picture.shape
     assert pixels(before).shape == picture.shape
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SPL", "ILA"])
+@pytest.mark.parametrize("data", [SLICE, VOLUME], ids=["slice", "volume"])
+def test_a_volume_is_shown_with_the_patients_right_on_the_left_and_the_front_on_top(tmp_path, codes, data):
+    array = np.full((24, 20, 6), 100, dtype=np.int16)
+    array[16:, 15:, :] = 200  # right and front
+    array[:8, :5, :] = 0  # left and back
+    path = nifti(tmp_path / "volume.nii.gz", *reoriented(array, np.diag([1.0, 1.0, 6.0, 1.0]), codes))
+    layers = draw(load_case(path, None, data, 2), None, {"polyp": 1}, picture=False)
+    shown = pixels(layers["image"], "L")
+    assert shown.shape == (round(SIZE * 20 / 24), SIZE)
+    rows, columns = shown.shape
+    assert shown[: rows // 5, : columns // 4].mean() > 240
+    assert shown[-rows // 5 :, -columns // 4 :].mean() < 15
+    assert 100 < shown[rows // 2 - 9 : rows // 2 + 9, columns // 2 - 9 : columns // 2 + 9].mean() < 155
 
 
 def test_a_picture_changes_its_mark_with_its_file_its_label_and_the_model(desk):
