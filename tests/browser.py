@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -136,12 +136,21 @@ class Ohif:
 
 
 @contextmanager
-def chromium() -> Iterator[BrowserContext]:
-    """A browser with an empty profile. Pages share what they have loaded: OHIF's files are read from a server once."""
+def browser_of_its_own() -> Iterator[Browser]:
+    """A fresh browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def chromium() -> Iterator[BrowserContext]:
+    """A browser with an empty profile. Pages share what they have loaded: OHIF's files are read from a server once."""
+    with browser_of_its_own() as browser:
         yield browser.new_context(viewport={"width": 1280, "height": 800})
-        browser.close()
 
 
 @contextmanager

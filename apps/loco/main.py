@@ -16,15 +16,14 @@ from lib.core.spec import SpecError
 from lib.infers.prelabel import PreLabelling
 from lib.server.coldstart import ColdStart
 from lib.server.guard import GuardSettings
-from lib.server.health import health_router
-from lib.server.history import history_router
-from lib.server.leases import picking_router, used
+from lib.server.leases import used
 from lib.server.openstudies import open_studies
+from lib.server.page.desk import Desk
 from lib.server.recovery import recover
 from lib.server.refusals import Refusals
 from lib.server.retraining import Retraining, RetrainSettings
+from lib.server.routes import own_routers
 from lib.server.security import close_doors
-from lib.server.training import training_router
 from lib.server.viewer import Viewer
 from lib.store.journal import JournalError
 from lib.store.project import open_project
@@ -96,14 +95,14 @@ class LoCoApp(Refusals, MONAILabelApp):
         settings, journal = self._settings, self._project.journal
         folder = self._project.model(self._task.name)
         guard = GuardSettings(settings.origins, settings.max_upload_mb * 2**20)
-        own = [health_router(self._task.name, journal, folder, self.studies), history_router(journal)]
-        own += [picking_router(self._task.name, self._datastore, journal), training_router(), *self._viewer.routers()]
-        close_doors(server.app, guard, self.conf, self._project.folder / "uploads", own)
+        retrain = RetrainSettings(settings.auto_retrain, settings.retrain_after, settings.retrain_idle)
+        self._retraining = Retraining(self._task.name, journal, self._datastore, retrain)
+        shown = (self._strategies["random"], settings.strategy, self._infers[self._task.name], self._retraining)
+        desk = Desk(self._spec, self._project, self._datastore, self._viewer, self._task.board, *shown)
+        close_doors(server.app, guard, self.conf, self._project.folder / "uploads", own_routers(desk, self.studies))
         recover(self._task.name, folder, journal, self._datastore)
         self._task.board.start(self._datastore, warm=[settings.strategy])
         ColdStart(self._task.name, self._spec, self._project, self._datastore).start()
-        retrain = RetrainSettings(settings.auto_retrain, settings.retrain_after, settings.retrain_idle)
-        self._retraining = Retraining(self._task.name, journal, self._datastore, retrain)
         self._retraining.start()
         self._datastore.serve(settings.pacs_poll)
 

@@ -95,3 +95,6 @@ def test_a_browser_logs_in_and_sees_ohif(server, realm):
     assert (page.status_code, page.url) == (200, f"{server.url}/ohif/")
     assert "OHIF" in page.text
     assert browser.get(f"{server.url}/info/").status_code == 200
+    assert "<title>LoCo</title>" in browser.get(f"{server.url}/loco/").text
+    rights = browser.get(f"{server.url}/loco/page/summary").json()["rights"]
+    assert rights == {"user": "ann", "login": True, "write": True, "admin": False}

@@ -300,3 +300,44 @@ def test_use_renews_a_lease(project):
     assert journal.leases(now)[0].expires == pytest.approx(now + 5)
     used(journal, {"image": "a", "client_id": "ann"})
     assert journal.leases(now)[0].expires > now + LEASE_S - 5
+
+
+# --- pins and what is foreseen
+
+
+def test_a_pinned_study_is_served_first_and_no_name_gets_into_the_log(project, caplog):
+    studies = scored(project)
+    project.journal.pin("p0039_1", "Dr. Who", time.time())
+    with caplog.at_level("INFO", logger="loco.decisions"):
+        found = ask(strategy_of(project), studies)
+    assert (found["id"], found["kind"]) == ("p0039_1", "pinned")
+    assert found["reason"] == "pinned by Dr. Who: wanted before all others"
+    assert '"why": "pinned"' in caplog.text
+    assert "Who" not in caplog.text
+    pick = project.journal.last_pick("p0039_1")
+    assert (pick.reason, pick.details["kind"]) == (found["reason"], "pinned")
+
+
+def test_a_pinned_study_of_a_validation_patient_or_one_that_is_gone_is_not_served(project):
+    studies = scored(project)
+    with project.journal.write() as connection:
+        connection.execute("INSERT INTO splits VALUES ('p0039', 'validation')")
+    for image in ("p0039_1", "gone"):
+        project.journal.pin(image, "ann", time.time())
+    assert ask(strategy_of(project), studies)["kind"] != "pinned"
+
+
+def test_what_is_foreseen_is_what_is_served_while_nothing_else_happens(project):
+    studies = scored(project)
+    strategy = strategy_of(project, control_share=0.3)
+    foreseen = strategy.forecast(strategy._board.view(studies), 12, time.time())
+    served = [ask(strategy, studies, f"annotator {number}") for number in range(12)]
+    assert [c.image for c in foreseen] == [s["id"] for s in served]
+    assert [c.reason for c in foreseen] == [s["reason"] for s in served]
+    assert "random control" in {c.kind for c in foreseen}
+
+
+def test_no_more_is_foreseen_than_is_left(project):
+    studies = scored(project, count=15, labelled=10)
+    strategy = strategy_of(project)
+    assert len(strategy.forecast(strategy._board.view(studies), 24, time.time())) == 5

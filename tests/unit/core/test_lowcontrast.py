@@ -4,7 +4,7 @@ import torch
 from unit.helpers import Threshold
 
 from lib.core.grid import Grid
-from lib.core.lowcontrast import band_radius, confidence, field_of_view, score_image
+from lib.core.lowcontrast import band_radius, confidence, field_of_view, low_contrast_band, score_image
 from lib.core.predict import Prediction
 
 THRESHOLDS = torch.tensor([0.9, 0.9])
@@ -243,3 +243,33 @@ def test_confidence_by_hand():
     probs = torch.tensor([[[0.9, 0.3]], [[0.1, 0.7]]])
     assert confidence(probs) == pytest.approx(0.7)
     assert confidence(torch.tensor([[[0.9, 0.7]], [[0.1, 0.3]]])) == pytest.approx(0.8)
+
+
+# --- the band, to be shown
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_band_that_is_shown_lies_on_the_border_and_is_stronger_where_contrast_is_lower(dims):
+    strength = []
+    for contrast in (0.5, 0.15):
+        image = blob(64, 40, contrast=contrast, softness=1.0, dims=dims)
+        prediction = predicted(image)
+        band = low_contrast_band(prediction, LABELS)
+        assert band.shape == image.shape[1:]
+        assert float(band.min()) == 0.0
+        assert float(band.max()) <= 1.0
+        axes = np.meshgrid(*[np.arange(40) - 19.5] * dims, indexing="ij")
+        distance = torch.tensor(np.sqrt(sum(a**2 for a in axes)))
+        radius = (int((prediction.probs.argmax(0)[(19,) * (dims - 1)] == 1).sum())) / 2
+        assert float((distance - radius).abs()[band > 0].max()) < 3
+        strength.append(float(band[band > 0].mean()))
+    assert strength[1] > strength[0]
+
+
+def test_of_a_class_that_was_not_found_the_likeliest_place_is_shown():
+    image = blob(64, 40, contrast=0.05, softness=1.0)
+    prediction = predicted(image)
+    assert not bool((prediction.probs.argmax(0) == 1).any())
+    found = (low_contrast_band(prediction, LABELS) > 0).nonzero().float()
+    assert len(found)
+    assert float((found.mean(dim=0) - 19.5).abs().max()) < 2

@@ -298,3 +298,42 @@ def test_embeddings_of_different_lengths_are_refused():
         make_pool(["a", "b"], [{}, {}], [np.ones(2), np.ones(3)])
     with pytest.raises(ValueError, match="expected embeddings to be finite"):
         make_pool(["a"], [{}], [np.array([np.nan, 0])])
+
+
+# --- where every image stands
+
+
+def test_an_image_stands_where_its_score_places_it_and_says_why():
+    rows = {
+        "a": present(0.1),
+        "b": present(0.2),
+        "c": present(0.3),
+        "d": absent(0.9, 0.9),
+        "e": absent(0.1, 0.1),
+        "f": {},
+    }
+    policy = LowContrastPolicy(pool_of(rows))
+    here = situation(policy.pool)
+    ranking = policy.ranking(here)
+    names = [ranking.strata[i] if i >= 0 else "" for i in ranking.which]
+    assert names == ["polyp/present"] * 3 + ["polyp/absent"] * 2 + [""]
+    assert ranking.key[:5].tolist() == [0.0, 0.5, 1.0, 1.0, 0.0]
+    assert np.isnan(ranking.key[5])
+    found = [policy.explained(i, here) for i in range(6)]
+    assert [choice.image for choice in found] == list("abcdef")
+    assert [choice.kind for choice in found] == [
+        "variety", "low contrast", "low contrast", "possible miss", "variety", "random",
+    ]  # fmt: skip
+    assert found[2].terms["margin"] == pytest.approx(0.3)
+
+
+def test_an_image_with_one_class_found_and_another_not_is_ranked_as_found():
+    rows = {
+        "a": present(0.5) | absent(0.9, name="ulcer"),
+        "b": present(0.4) | absent(0.1, name="ulcer"),
+        "c": absent(0.3) | absent(0.4, name="ulcer"),
+    }
+    policy = LowContrastPolicy(pool_of(rows))
+    ranking = policy.ranking(situation(policy.pool))
+    assert [ranking.strata[i].rpartition("/")[2] for i in ranking.which] == ["present", "present", "absent"]
+    assert policy.explained(0, situation(policy.pool)).stratum == "polyp/present"

@@ -152,11 +152,11 @@ class Board:
         if old is not None and scored_state == self._scored_state:
             pool, ranked, policies = old.pool, old.ranked, old.policies
         else:
-            groups = [self._group(datastore, image) for image in images]
+            groups = [self.group(datastore, image) for image in images]
             pool = pool_from(images, journal.score_blocks(self.name, number), groups)
             ranked, policies = ~labelled, {}
             self._scored_state = scored_state
-        held_out = np.array([self._group(datastore, image) in validation for image in images], dtype=bool)
+        held_out = np.array([self.group(datastore, image) in validation for image in images], dtype=bool)
         budget = min(len(images), max(_LEAST_BUDGET, int(_BUDGET_SHARE * len(images))))
         return View(
             pool=pool,
@@ -174,7 +174,8 @@ class Board:
             policies=policies,
         )
 
-    def _group(self, datastore: Datastore, image: str) -> str:
+    def group(self, datastore: Datastore, image: str) -> str:
+        """Patient or video of an image."""
         if image not in self._groups:
             self._groups[image] = group_of(datastore, image, self._pattern)
         return self._groups[image]

@@ -15,7 +15,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from lib.activelearning.board import Board, View
 from lib.core.policies import DESCRIPTIONS
 from lib.core.pool import Situation
-from lib.core.select import CONTROL_SHARE, Choice, next_images
+from lib.core.select import CONTROL_SHARE, Choice, Policy, next_images
 from lib.decisions import decided
 from lib.store.records import Pick
 
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 LEASE_S = 30 * 60
 """Nobody else is offered an image for this long after it was served or last used by the one who holds it."""
+PINNED = "pinned"
+"""Kind of a pick that somebody asked for."""
 _ATTEMPTS = 5
 _AHEAD = 4
 """Studies that are made ready while the annotator works on the one served."""
@@ -53,38 +55,73 @@ class NextImage(Strategy):
             return self._again(own, view)
         for _ in range(_ATTEMPTS):
             skips_known = journal.last_skip_id()
-            choices, seed, left = self._choices(view, client, now)
-            if not choices:
+            picks, left = self._picks(view, client, now)
+            if not picks:
                 return self._nameless(view, client, now)
-            picks = {choice.image: self._pick(choice, client, view, seed, now) for choice in choices}
-            image = journal.lease(list(picks), client, LEASE_S, now, picks.__getitem__, skips_known)
+            pinned = self._pinned(view, client, now)
+            logged = {**picks, **pinned}.__getitem__
+            image = journal.lease(list(picks), client, LEASE_S, now, logged, pinned.__contains__, skips_known)
             if image is not None:
+                pick = pinned.get(image) or picks[image]
                 self._make_ready(datastore, view, client, [other for other in picks if other != image])
-                pick = picks[image]
-                decided("picked", image=image, client=client, model=pick.model, version=pick.version, why=pick.reason)
-                return self._served(picks[image], left)
+                why = PINNED if image in pinned else pick.reason  # the other sentence names a person
+                decided("picked", image=image, client=client, model=pick.model, version=pick.version, why=why)
+                return self._served(pick, left)
         logger.warning("No study for %s: others took %d shortlists before", client or "an anonymous client", _ATTEMPTS)
         return {}
 
-    def _choices(self, view: View, client: str, now: float) -> tuple[list[Choice], int, int]:
-        """Shortlist, the seed behind it, and how many studies are left to choose from."""
+    def policy(self, view: View) -> Policy:
+        """What stands behind it at the moment."""
+        return view.policy(self._policy)
+
+    def forecast(self, view: View, count: int, now: float) -> list[Choice]:
+        """The next `count` choices if nothing else happened: each is held by somebody when the one after it is made."""
+        situation, _ = self.situation(view, "", now)
+        number = self._board.project.journal.last_pick_id() + 1
+        chosen: list[Choice] = []
+        while len(chosen) < count and (found := self._choose(view, situation, number + len(chosen))[0]):
+            chosen.append(found[0])
+            place = view.places[found[0].image]
+            situation.free[place], situation.seen[place] = False, True
+        return chosen
+
+    def _picks(self, view: View, client: str, now: float) -> tuple[dict[str, Pick], int]:
+        """Shortlist, best first, and how many studies are left to choose from."""
+        situation, later = self.situation(view, client, now)
+        left = int(situation.free.sum()) + len(later)
+        choices, seed = self._choose(view, situation, self._board.project.journal.last_pick_id() + 1)
+        if not choices:
+            choices = [Choice(view.pool.images[i], "skipped before: nothing else is left", "skipped") for i in later]
+        return {choice.image: self._pick(choice, client, view, seed, now) for choice in choices}, left
+
+    def _pinned(self, view: View, client: str, now: float) -> dict[str, Pick]:
+        """Pinned studies that may be served."""
+        reason = "pinned by {}: wanted before all others"
+        return {
+            pin.image: self._pick(
+                Choice(pin.image, reason.format(pin.client or "somebody"), PINNED), client, view, 0, now
+            )
+            for pin in self._board.project.journal.pins()
+            if pin.image in view.places and view.free[view.places[pin.image]]
+        }
+
+    def situation(self, view: View, client: str, now: float) -> tuple[Situation, list[int]]:
+        """What is taken and done, as arrays of their own; and the places of free studies that this client skipped."""
         journal = self._board.project.journal
-        number = journal.last_pick_id() + 1
-        seed = _seed(f"{self._board.project.folder.name}:{self._board.seed}:{self._policy}:{view.version}:{number}")
         free, seen = view.free.copy(), view.labelled.copy()
         skipped = [view.places[i] for i in journal.skipped_for(client) if i in view.places]
         taken = [*(s.image for s in journal.submissions(view.last_submission)), *journal.open_leases(now)]
         places = [view.places[i] for i in taken if i in view.places]
         free[places], seen[places] = False, True
-        left = int(free.sum())
         later = [i for i in skipped if free[i]]
         free[skipped], seen[skipped] = False, True
-        situation = Situation(free, seen, view.progress, view.counts, view.miss_rate)
+        return Situation(free, seen, view.progress, view.counts, view.miss_rate), later
+
+    def _choose(self, view: View, situation: Situation, number: int) -> tuple[list[Choice], int]:
+        """What request `number` is offered, and the seed behind it."""
+        seed = _seed(f"{self._board.project.folder.name}:{self._board.seed}:{self._policy}:{view.version}:{number}")
         rng = np.random.default_rng(seed)
-        choices = next_images(view.policy(self._policy), situation, rng, self._control_share)
-        if not choices:
-            choices = [Choice(view.pool.images[i], "skipped before: nothing else is left", "skipped") for i in later]
-        return choices, seed, left
+        return next_images(self.policy(view), situation, rng, self._control_share), seed
 
     def _make_ready(self, datastore: Datastore, view: View, client: str, others: Sequence[str]) -> None:
         """Of studies that must be fetched, have those fetched now that come next.
@@ -93,8 +130,8 @@ class NextImage(Strategy):
         already, and the seed of the next is fixed. Then `others`, the rest of the shortlist.
         """
         if getattr(datastore, "fetches", False):
-            coming, _, _ = self._choices(view, client, time.time())
-            datastore.prefetch(list(dict.fromkeys([c.image for c in coming[:1]] + list(others)))[:_AHEAD])
+            coming, _ = self._picks(view, client, time.time())
+            datastore.prefetch(list(dict.fromkeys([*list(coming)[:1], *others]))[:_AHEAD])
 
     def _pick(self, choice: Choice, client: str, view: View, seed: int, now: float) -> Pick:
         details = {

@@ -55,6 +55,10 @@ class CaseCache:
         """Bytes that may be written before the folder is looked at again; None: not looked at yet."""
         self._refused = limit <= 0
 
+    def __contains__(self, key: str) -> bool:
+        """Whether there is a file of that key, which may be damaged."""
+        return self._path(key).is_file()
+
     def get(self, key: str) -> Item | None:
         """The tensors of a key; None when they are not there or damaged."""
         path = self._path(key)

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from lib.core.draws import ranks
 from lib.core.pool import Pool, Situation, spread_over_groups
-from lib.core.select import OFFERED, Choice, percent
+from lib.core.select import OFFERED, Choice, Ranking, percent
 
 _NEIGHBOURS = 20
 _UNKNOWN = -1
@@ -52,13 +52,30 @@ class ColdPolicy:
             return []
         allowed = spread_over_groups(situation.free, situation.seen, self.pool.groups)
         first = self._first_of_uncovered_groups(allowed, situation.seen)
-        weight = min(0.5, int(situation.seen.sum()) / (4 * self._clusters))
-        score = (1 - weight) * self._typical + weight * self._faint
+        score = self._score(situation)
         rest = np.setdiff1d(np.flatnonzero(allowed), first)
         rest = rest[np.argsort(-score[rest], kind="stable")][: max(0, OFFERED - len(first))]
         return [self._choice(i, score, self._coverage_reason(i)) for i in first] + [
             self._choice(int(i), score, self._rest_reason(int(i))) for i in rest
         ]
+
+    def ranking(self, situation: Situation) -> Ranking:
+        """By the score, the first of each uncovered group before all others."""
+        key = np.where(self._group == _UNKNOWN, np.nan, self._score(situation))
+        first = self._first_of_uncovered_groups(
+            spread_over_groups(situation.free, situation.seen, self.pool.groups), situation.seen
+        )
+        key[first] = 2.0 - np.arange(len(first)) / max(1, len(first))
+        return Ranking(key, ("image",), np.where(self._group == _UNKNOWN, -1, 0))
+
+    def explained(self, index: int, situation: Situation) -> Choice:
+        """Terms and reason of one image."""
+        return self._choice(index, self._score(situation), self._rest_reason(index))
+
+    def _score(self, situation: Situation) -> np.ndarray:
+        """N float in [-1, 1]; -1 for images that were not looked at."""
+        weight = min(0.5, int(situation.seen.sum()) / (4 * self._clusters))
+        return (1 - weight) * self._typical + weight * self._faint
 
     def _first_of_uncovered_groups(self, allowed: np.ndarray, seen: np.ndarray) -> list[int]:
         """The most typical image of each group without a seen one, the fainter of equals; large groups first."""

@@ -130,6 +130,27 @@ def score_image(
     return ImageScore(tuple(classes), rivals, _embedding(features, probs[(slice(None), *thin)]))
 
 
+def low_contrast_band(prediction: Prediction, labels: Mapping[str, int], field: Tensor | None = None) -> Tensor:
+    """Where `score_image` looks, to be shown: `*S` float32 in [0, 1].
+
+    Zero outside of the bands of all classes; inside the margin `1 - (p1 - p2)` of each place, the highest of several bands.
+    Of classes that were not found, the band of the candidate region. Arguments as `score_image`, whose areas are not known
+    here: specks and candidate regions may differ a little from those of the score.
+    """
+    probs = prediction.probs
+    field = torch.ones(probs.shape[1:], dtype=torch.bool) if field is None else field
+    label, expected = probs.argmax(dim=0), _DEFAULT_AREA * float(field.sum())
+    radius = band_radius(field, prediction.grid.spacing)
+    best = probs.topk(2, dim=0).values
+    shown = torch.zeros(probs.shape[1:])
+    for index in labels.values():
+        region = _without_specks((label == index) & field, max(_MIN_PIXELS, _SPECK * expected))
+        band = _band(region if bool(region.any()) else _candidate(probs[index], expected, field), field, radius)
+        where = band.places.unbind(dim=1)
+        shown[where] = torch.maximum(shown[where], (1 - (best[0] - best[1]))[where] * band.weights)
+    return shown
+
+
 def field_of_view(image: Tensor, picture: bool) -> Tensor:
     """Where an image `C *S` in [0, 1] shows something, bool `*S`.
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lib.core.draws import by_falling, draw_by_rank, farthest_first, ranks
 from lib.core.pool import Pool, Situation, spread_over_groups
-from lib.core.select import OFFERED, Choice, percent
+from lib.core.select import OFFERED, Choice, Ranking, percent
 
 SMALLEST_BETA = 0.5
 BETA_GROWTH = 8.0
@@ -70,6 +71,26 @@ class LowContrastPolicy:
         rest = np.flatnonzero(allowed)
         rng.shuffle(rest)
         return [Choice(self.pool.images[i], "not looked at yet: chosen at random", "random") for i in rest[:OFFERED]]
+
+    def ranking(self, situation: Situation) -> Ranking:
+        """By the share of the other images of the stratum with a lower score; images without a score are not ranked."""
+        count = len(self.pool)
+        key, which, strata = np.full(count, np.nan), np.full(count, -1), []
+        for stratum in ("absent", "present"):  # an image with one class found and another not is ranked as found
+            queue = self._any[stratum]
+            if queue is not None:
+                key[queue.order] = queue.below[queue.order]
+                which[queue.order] = len(strata) + queue.which[queue.order]
+                strata.extend(queue.strata)
+        return Ranking(key, tuple(strata), which)
+
+    def explained(self, index: int, situation: Situation) -> Choice:
+        """Terms and reason of one image."""
+        for stratum in ("present", "absent"):
+            queue = self._any[stratum]
+            if queue is not None and queue.holds(index):
+                return self._choice(index, queue, {}, 0)
+        return Choice(self.pool.images[index], "not looked at yet: chosen at random", "random")
 
     def _class_turn(self, situation: Situation, rng: np.random.Generator) -> str | None:
         """The class whose turn it is, rarely labelled ones more often; None: the highest score of any class."""
@@ -131,6 +152,17 @@ class _Queue:
     def within(self, allowed: np.ndarray) -> np.ndarray:
         """The images of the queue that are allowed (N bool), best first."""
         return self.order[allowed[self.order]]
+
+    def holds(self, index: int) -> bool:
+        """Whether the image is in the queue."""
+        return bool(self._members[index])
+
+    @cached_property
+    def _members(self) -> np.ndarray:
+        """N bool."""
+        members = np.zeros(len(self.score), dtype=bool)
+        members[self.order] = True
+        return members
 
     def stratum_of(self, index: int) -> str:
         return self.strata[int(self.which[index])]

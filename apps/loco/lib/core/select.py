@@ -37,6 +37,33 @@ class Choice:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """Where each of N images stands for a policy, without the chance that is in its choices.
+
+    `key`: N float, the higher the sooner, NaN for images that are not ranked. `which`: N int, place in `strata` of the
+    stratum to which an image belongs, -1 for those that are not ranked.
+    """
+
+    key: np.ndarray
+    strata: tuple[str, ...]
+    which: np.ndarray
+
+
+class Ranked(Protocol):
+    """A policy that can say of every image where it stands and why."""
+
+    pool: Pool
+
+    def ranking(self, situation: Situation) -> Ranking:
+        """Where all images stand."""
+        ...
+
+    def explained(self, index: int, situation: Situation) -> Choice:
+        """Why the image at a place of the pool is where it is."""
+        ...
+
+
 class Policy(Protocol):
     """A way to choose, built from a pool."""
 

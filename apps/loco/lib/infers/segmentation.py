@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
+from monailabel.utils.others.generic import name_to_device
 from torch import Tensor
 
 from lib.core.cases import Case, load_case
@@ -94,6 +95,21 @@ class Segmentation(BasicInferTask):
                 request["image"], "expected a volume as .nii.gz or .nrrd, but a picture is wished; ask for one"
             )
         return super().__call__({**defaults, **wishes}, callbacks)
+
+    def look(self, image: str) -> tuple[Case, Prediction, LiveModel]:
+        """What the live model sees in a study, for others than viewers; inference for viewers waits for one such pass at most.
+
+        Raises:
+            CaseError: the study cannot be read.
+            CheckpointError: there is no usable model.
+        """
+        device = name_to_device("cuda") if torch.cuda.is_available() else "cpu"
+        live = self.live(device)
+        spec = live.checkpoint.spec
+        case = load_case(image, None, spec.data, spec.network.classes)
+        with self._one_at_a_time:
+            prediction, _ = _predict_in_memory(live, case, torch.device(device))
+        return case, prediction, live
 
     def live(self, device: str) -> LiveModel:
         """The live model on a device, loaded again when its file changed; a damaged new file leaves the old one serving.

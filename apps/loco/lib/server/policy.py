@@ -59,15 +59,20 @@ def decide(
         if runs[0].ended and _since(runs[0].ended, now) >= retrain_idle:
             return Decision(True, "trying again after a failed training")
         return Decision(False, "waiting to try again after a failed training")
+    fresh, wanted = new_labels(submissions, runs, retrain_after)
+    if fresh < wanted:
+        return Decision(False, f"waiting for {wanted - fresh} more labels ({fresh} of {wanted} are new)")
+    if quiet < retrain_idle:
+        return Decision(False, f"waiting for {retrain_idle - quiet:.0f} s of quiet")
+    return Decision(True, f"{fresh} new labels")
+
+
+def new_labels(submissions: Sequence[Submission], runs: Sequence[Run], retrain_after: int) -> tuple[int, int]:
+    """Labelled studies that no run has seen, and how many of them start one; arguments as `decide`."""
     seen = runs[0].last_submission if runs else 0
     fresh = {s.image for s in submissions if s.id > seen}
     labelled = {s.image for s in submissions}
-    wanted = max(retrain_after, int(LATER_SHARE * len(labelled)))
-    if len(fresh) < wanted:
-        return Decision(False, f"waiting for {wanted - len(fresh)} more labels ({len(fresh)} of {wanted} are new)")
-    if quiet < retrain_idle:
-        return Decision(False, f"waiting for {retrain_idle - quiet:.0f} s of quiet")
-    return Decision(True, f"{len(fresh)} new labels")
+    return len(fresh), max(retrain_after, int(LATER_SHARE * len(labelled)))
 
 
 def _since(moment: float, now: float) -> float:

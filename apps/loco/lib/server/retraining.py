@@ -56,6 +56,12 @@ class Retraining:
         self._scored_version: int | None = None
         self._started_here = False
         self.waiting_for = ""
+        """What the policy said when it was asked last."""
+
+    @property
+    def settings(self) -> RetrainSettings:
+        """When it starts a training."""
+        return self._settings
 
     def start(self) -> None:
         """Clean up after a crash and begin to watch."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from lib.store.comparisons import Comparisons
 from lib.store.listing import Listing
+from lib.store.overview import Overview
 from lib.store.picking import Picking
+from lib.store.pins import Pins
 from lib.store.records import to_json
 from lib.store.schema import JournalError
 from lib.store.scores import Scores
@@ -20,8 +23,8 @@ from lib.store.training import Training
 __all__ = ["Journal", "JournalError"]
 
 
-class Journal(Submissions, Training, Scores, Picking, Listing):
-    """Submissions, splits, runs, versions, scores, leases, skips, picks and small settings in one file.
+class Journal(Submissions, Training, Scores, Picking, Pins, Comparisons, Overview, Listing):
+    """Submissions, splits, runs, versions, scores, leases, skips, pins, picks and small settings in one file.
 
     Share one object among threads, and one path among processes. `Journal(path)` creates the file, opens it or refuses
     it with a `JournalError`.

@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from lib.store.database import Database
-from lib.store.records import Lease, Pick, pick_from, to_json
+from lib.store.pins import pins_for
+from lib.store.records import Lease, Pick, Skip, pick_from, to_json
 
 _TAKE_LEASE = """INSERT INTO leases (image, client, since, expires) VALUES (?, ?, ?, ?)
     ON CONFLICT (image)
@@ -27,12 +28,14 @@ class Picking(Database):
         ttl_s: float,
         now: float,
         pick: Callable[[str], Pick] | None = None,
+        pinned: Callable[[str], bool] | None = None,
         skips_known: int | None = None,
     ) -> str | None:
         """Take the first image of `image_order` that nobody holds or has labelled, and log the pick, in one transaction.
 
         Others go on while an order is made: one of them may take an image and pass it by, which ends the lease. Such an
-        image is not taken.
+        image is not taken. Pinned images come before those of `image_order`, unless this annotator passed them by after
+        they were pinned.
 
         Args:
             image_order: Image ids, best first.
@@ -40,6 +43,7 @@ class Picking(Database):
             ttl_s: Seconds until the lease expires by itself.
             now: Unix seconds. A lease that would last longer than `ttl_s` from now, because the clock was set back, is cut.
             pick: What to log for the image that is taken; its id is ignored.
+            pinned: Whether a pinned image may be served; None leaves the pins alone.
             skips_known: `last_skip_id` before `image_order` was made; None: the order knows all skips.
 
         Returns:
@@ -49,7 +53,8 @@ class Picking(Database):
         with self.write() as connection:
             connection.execute("UPDATE leases SET expires = ? WHERE expires > ?", (now + ttl_s, now + ttl_s))
             passed_by = _skipped_since(connection, skips_known) if skips_known is not None else ()
-            order = (i for i in image_order if i not in passed_by)
+            first = [i for i in pins_for(connection, client) if pinned(i)] if pinned is not None else []
+            order = (*first, *(i for i in image_order if i not in passed_by))
             image = next((i for i in order if _is_free(connection, i, client, now)), None)
             if image is not None:
                 connection.execute(_TAKE_LEASE, (image, client, now, now + ttl_s))
@@ -107,6 +112,16 @@ class Picking(Database):
                 (image, client or "", reason, now, int(for_all)),
             )
             connection.execute("DELETE FROM leases WHERE image = ? AND client = ?", (image, client or ""))
+            if for_all:
+                connection.execute("DELETE FROM pins WHERE image = ?", (image,))
+
+    def last_skips(self) -> list[Skip]:
+        """The latest skip of each image that was skipped, newest first."""
+        rows = self.read(
+            "SELECT image, client, reason, ts FROM skips WHERE id IN (SELECT MAX(id) FROM skips GROUP BY image) "
+            "ORDER BY id DESC"
+        )
+        return [Skip(**dict(row)) for row in rows]
 
     def skips(self) -> dict[str, int]:
         """How often each image was skipped, for those that were."""

@@ -102,6 +102,25 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class Skip:
+    """An image that an annotator passed by at unix second `ts`."""
+
+    image: str
+    client: str
+    reason: str
+    ts: float
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """An image that is to be served before all others, since unix second `ts`; an anonymous client is ""."""
+
+    image: str
+    client: str
+    ts: float
+
+
+@dataclass(frozen=True)
 class Pick:
     """What was served to whom, and why; `version` 0 is the cold start without a model.
 

@@ -69,6 +69,10 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "status TEXT NOT NULL CHECK (status IN ('pending', 'own', 'taken', 'refused')), detail TEXT NOT NULL, "
         "ts REAL NOT NULL)",
     ),
+    5: (
+        "CREATE TABLE pins (image TEXT PRIMARY KEY, client TEXT NOT NULL, ts REAL NOT NULL)",
+        "CREATE TABLE comparisons (submission INTEGER PRIMARY KEY, result TEXT NOT NULL, ts REAL NOT NULL)",
+    ),
 }
 """Statements that bring a journal of an older version to this one, applied in order to new and old files alike."""
 

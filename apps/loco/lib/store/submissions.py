@@ -52,6 +52,7 @@ class Submissions(Database):
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
+            connection.execute("DELETE FROM pins WHERE image = ?", (image,))
             return int(cursor.lastrowid or 0)
 
     def mark_removed(self, image: str, now: float) -> int:

@@ -169,6 +169,6 @@ class Milestones:
     def _record(self, outcome: Mapping[str, Any] | None = None) -> None:
         """Progress to the journal and to MONAI Label's train_stats, written whole."""
         stats = {**self._progress.stats(), "status": "running", **(outcome or {})}
-        self._journal.update_run(self._state.run_id, stats, time.time())
+        self._journal.update_run(self._state.run_id, {**stats, "history": self._progress.curve()}, time.time())
         with replacing(self._folder.stats) as file:
             file.write(json.dumps(stats, indent=2).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ from lib.core.validate import Validation
 from lib.trainers.tracking import Tracking
 
 _LOG_LINES_PER_EPOCH = 3
+_HISTORY = 200
+"""Points of a run that are kept for its curve."""
 
 
 @dataclass
@@ -36,11 +39,28 @@ class RunState:
     """Nowhere until the training is set up, and on other ranks than 0."""
 
 
+class History:
+    """A curve of at most `limit` points, evenly over the run: when it is full, every second one goes and half as many come."""
+
+    def __init__(self, limit: int = _HISTORY) -> None:
+        self._limit, self._every, self._seen = limit, 1, 0
+        self.points: list[dict[str, float]] = []
+
+    def add(self, step: int, terms: Mapping[str, float]) -> None:
+        """Offer a point; it is kept when its turn has come."""
+        if self._seen % self._every == 0:
+            self.points.append({"step": step, **terms})
+        self._seen += 1
+        if len(self.points) >= self._limit:
+            self.points, self._every = self.points[::2], self._every * 2
+
+
 class Progress:
     """Where a run is, as a line for the log and as numbers for the viewers."""
 
     def __init__(self, context: Context, state: RunState) -> None:
         self._context, self._state, self._start = context, state, time.time()
+        self._history, self._drawn = History(), 0
 
     @property
     def step(self) -> int:
@@ -57,6 +77,13 @@ class Progress:
         """A few times per epoch."""
         every = max(1, self._state.spec.training.iterations_per_epoch // _LOG_LINES_PER_EPOCH)
         return self.step % every == 0
+
+    def curve(self) -> list[dict[str, float]]:
+        """What was logged so far, the present step included."""
+        if self._context.trainer.state.output and self._drawn < self.step:
+            self._drawn = self.step
+            self._history.add(self.step, scalars(self._context.trainer.state.output))
+        return self._history.points
 
     def line(self) -> str:
         """Epoch, step, losses, mask ratio, speed and time left."""
@@ -80,6 +107,7 @@ class Progress:
         seconds = int(time.time() - self._start)
         duration = time.strftime("%H:%M:%S", time.gmtime(seconds))
         over = self.step >= training.iterations
+        pace = (time.time() - self._start) / max(1, trainer.state.iteration)
         return {
             "run": state.run_id,
             "method": state.spec.method.name,
@@ -92,11 +120,20 @@ class Progress:
             "unlabelled": len(state.split.unlabelled),
             "validation": len(state.split.validation),
             "start_ts": int(self._start),
+            "seconds_left": None if over else round(pace * (training.iterations - self.step), 1),
+            "thresholds": _thresholds(state),
             "total_time" if over else "current_time": duration,
             "best_metric": best,
             "train": {"metrics": scalars(trainer.state.output)},
             "eval": {"metrics": validation, "key_metric_name": "val_mean_dice", "best_metric": best},
         }
+
+
+def _thresholds(state: RunState) -> dict[str, float]:
+    """Confidence that counts, by class; empty for methods that learn none."""
+    values = state.method.thresholds() if state.method is not None else None
+    names = {index: name for name, index in state.spec.labels.items()}
+    return {} if values is None else {names.get(i, "background"): round(float(t), 4) for i, t in enumerate(values)}
 
 
 def scalars(output: Any) -> dict[str, float]:

@@ -1,0 +1,123 @@
+"""The page of a project in a browser: what a test looks for, and what makes a page usable by everybody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect
+
+PATIENCE_MS = 90_000
+"""Everything that the page shows comes from a server that may be training on the same two cores."""
+
+CONTRASTS = """() => {
+  const [pen] = [document.createElement('canvas').getContext('2d', { willReadFrequently: true })];
+  const rgba = colour => {
+    pen.clearRect(0, 0, 1, 1);
+    pen.fillStyle = colour;
+    pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = node => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = rgba(getComputedStyle(at).backgroundColor);
+      if (colour[3] > 250) return colour;
+    }
+    return rgba(getComputedStyle(document.body).backgroundColor);
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const faint = [];
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    const words = walker.currentNode.textContent.trim();
+    const shown = node.checkVisibility() && !node.closest('.unseen, .picture, .place, svg, [aria-disabled=true]');
+    if (!words || !shown) continue;
+    const [a, b] = [light(rgba(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) faint.push(`${words.slice(0, 40)}: ${ratio.toFixed(2)}`);
+  }
+  return faint;
+}"""
+"""Texts that are fainter than WCAG's AA allows, 4.5 to 1."""
+
+REACHABLE = """() => [...document.querySelectorAll('a[href], button, input, select, summary, [tabindex="0"]')]
+  .filter(node => node.checkVisibility() && !node.closest('dialog:not([open])'))
+  .map((node, i) => { node.dataset.number = i; return String(i); })"""
+"""Numbers everything that the keyboard must reach."""
+
+
+OUTSIDE = """width => [...document.querySelectorAll('main *')]
+  .filter(node => node.checkVisibility() && !node.closest('.scroll, svg, .unseen'))
+  .filter(node => node.getBoundingClientRect().right > width + 1)
+  .map(node => node.outerHTML.slice(0, 80))"""
+"""What sticks out to the right of the screen."""
+
+
+class Board:
+    """The page in a browser of one size, with what it could not do."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page, self.url = page, url
+        self.errors: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda e: self.errors.append(str(e)))
+        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        page.on("request", lambda r: None if r.url.startswith((url, "blob:")) else self.errors.append(r.url))
+
+    def open(self) -> Board:
+        """Open the page and wait until every panel was filled."""
+        self.page.goto(f"{self.url}/loco/")
+        expect(self.page.locator("#connection")).to_have_text("Live")
+        return self
+
+    def panel(self, name: str, part: str) -> Locator:
+        """A part of a panel."""
+        return self.page.locator(f"#{name} [data-part={part}]")
+
+    def card(self, image: str) -> Locator:
+        """The card of an image in the queue."""
+        return self.page.locator(f'#next .study[data-key="{image}"]')
+
+    def version(self, number: int) -> Locator:
+        """The entry of a version."""
+        return self.page.locator(f'#models .version[data-key="{number}"]')
+
+    def announced(self, words: str) -> None:
+        """Until screen readers were told."""
+        expect(self.page.locator("#announce")).to_have_text(words, timeout=PATIENCE_MS)
+
+    def count(self, kind: str) -> int:
+        """A number below the bar of the progress."""
+        shown = self.page.locator(f'#progress [data-part=stack-legend] [data-key="{kind}"] b')
+        return int(shown.inner_text()) if shown.count() else 0
+
+    def shot(self, where: Path) -> None:
+        """Keep a screenshot of the whole page, to be looked at."""
+        size = self.page.viewport_size
+        height = min(12_000, self.page.evaluate("document.documentElement.scrollHeight"))
+        self.page.set_viewport_size({"width": size["width"], "height": height})
+        self.page.wait_for_timeout(1500)  # pictures that come into view, charts that take their new width
+        self.page.screenshot(path=where)
+        self.page.set_viewport_size(size)
+
+
+def nameless(page: Page) -> list[str]:
+    """Controls and pictures without a name, as screen readers see the page."""
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    roles = {
+        "button",
+        "link",
+        "checkbox",
+        "radio",
+        "combobox",
+        "searchbox",
+        "textbox",
+        "image",
+        "progressbar",
+        "dialog",
+    }
+    shown = [node for node in tree if not node["ignored"] and node.get("role", {}).get("value") in roles]
+    assert len(shown) > 20
+    return [node["role"]["value"] for node in shown if not node.get("name", {}).get("value", "").strip()]
