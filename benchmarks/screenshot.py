@@ -1,7 +1,7 @@
 """A picture of OHIF with the model's mask on one image of a running server, for the README.
 
     make demo ARGS="--iterations 25"                                  # in one terminal, until it says where to annotate
-    python benchmarks/screenshot.py --image frame_000 --out docs/images/ohif.png
+    python benchmarks/screenshot.py --image frame_013 --out docs/images/ohif.png
 
 Everything that can be seen is what an annotator sees after a click on Run model. Needs Chromium.
 """
@@ -24,6 +24,9 @@ from PIL import Image  # noqa: E402
 _COLOURS = 256
 """Of the picture that is kept: a page of few colours becomes a third of the size, and looks the same."""
 
+_DRAWN_MS = 5000
+"""Without a GPU the mask is seen a moment after it came."""
+
 
 def study_of(server: str, image: str) -> str:
     """StudyInstanceUID under which OHIF shows an image. Raises `SystemExit` with a sentence when there is none."""
@@ -39,6 +42,7 @@ def picture(server: str, image: str, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, chromium() as browser, ohif(browser, server, Path(folder)) as viewer:
         viewer.annotate(study_of(server, image))
         viewer.press("run", "This is what the model sees")
+        viewer.page.wait_for_timeout(_DRAWN_MS)
         viewer.shot("ohif")
         with Image.open(viewer.shots / "ohif.png") as seen:
             out.parent.mkdir(parents=True, exist_ok=True)
