@@ -19,10 +19,10 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 _PATIENCE_MS = 120_000
-_COLOURS = 128
+_COLOURS = 256
 _SHOWN = """() => [...document.querySelectorAll('#next .picture')]
   .filter(node => node.getBoundingClientRect().top < innerHeight)
-  .every(node => node.dataset.ready && [...node.querySelectorAll('img:not([hidden])')].every(image => image.complete))"""
+  .every(node => node.dataset.whole)"""
 """Every picture that is in sight was drawn."""
 
 
@@ -40,7 +40,7 @@ def picture(server: str, width: int, height: int, dark: bool) -> Image.Image:
         page.goto(f"{server}/loco/")
         page.wait_for_selector("#connection[data-state=live]")
         page.wait_for_function(_SHOWN)
-        page.wait_for_timeout(1000)  # layers over the pictures
+        page.wait_for_timeout(500)  # the last picture is being painted
         content = page.screenshot()
         browser.close()
     return Image.open(io.BytesIO(content)).convert("RGB")
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--server", default="http://127.0.0.1:8000")
     parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=2300)
+    parser.add_argument("--height", type=int, default=2500)
     parser.add_argument("--dark", action="store_true")
     options = parser.parse_args(arguments)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,6 @@ const HIDDEN_MS = 20000;
 const LONGEST_MS = 15000;
 const TICK_MS = 10000;
 
-const HASH = /-[0-9a-f]{8}$/; // tells folders of the same name apart
-
 const section = id => document.getElementById(id);
 
 class Page {
@@ -48,9 +46,8 @@ class Page {
     const summary = await api.summary();
     this.summary = summary;
     this.ahead = summary.now - Date.now() / 1000;
-    const name = summary.project.replace(HASH, '');
-    document.title = `${name} · LoCo`;
-    setText(section('project'), name);
+    document.title = `${summary.project} · LoCo`;
+    setText(section('project'), summary.project);
     setText(section('about'), aboutOf(summary));
     setShown(section('logout'), summary.rights.login);
     this.progress.show(summary);

@@ -60,7 +60,9 @@ function mark(shape, x, y, size) {
 function legend(node, series) {
   const entries = series.map((one, i) => {
     const key = svg('svg', { width: 28, height: 12, 'aria-hidden': 'true', class: `series series-${i % 6}` });
-    key.append(svg('path', { class: 'line', d: 'M1 6H27' }));
+    if (!one.loose) {
+      key.append(svg('path', { class: 'line', d: 'M1 6H27' }));
+    }
     if (!one.bare) {
       key.append(mark(SHAPES[i % 6], 14, 6, 4));
     }
@@ -78,7 +80,8 @@ function table(node, caption, heads, rows) {
 // Lines over x, with a band from `low` to `high` where it is known.
 //
 //   title, description, xName, yName
-//   series: [{ name, bare, points: [{ x, y, low, high, hint }] }], x ascending; `bare` lines have no marks
+//   series: [{ name, bare, loose, points: [{ x, y, low, high, hint }] }], x ascending; `bare` lines have no marks, `loose`
+//   marks no line: they are not to be compared
 //   xText, yText: how a number is written; xTicks: 'all' marks each x that occurs
 //   heads, rows: the same as a table
 export function lines(figure, chart) {
@@ -126,7 +129,7 @@ function thinned(values, most) {
 function line(series, i, xOf, yOf, unit) {
   const group = svg('g', { class: `series series-${i % 6}` });
   const banded = series.points.filter(p => Number.isFinite(p.low) && Number.isFinite(p.high));
-  if (banded.length > 1) {
+  if (banded.length > 1 && !series.loose) {
     const there = banded.map(p => `${xOf(p.x)} ${yOf(p.high)}`);
     const back = banded.map(p => `${xOf(p.x)} ${yOf(p.low)}`).reverse();
     group.append(svg('path', { class: 'band', d: `M${[...there, ...back].join('L')}z` }));
@@ -134,7 +137,7 @@ function line(series, i, xOf, yOf, unit) {
     banded.forEach(p => group.append(svg('path', { class: 'whisker', d: `M${xOf(p.x)} ${yOf(p.low)}V${yOf(p.high)}` })));
   }
   const known = series.points.filter(p => Number.isFinite(p.y));
-  if (known.length > 1) {
+  if (known.length > 1 && !series.loose) {
     group.append(svg('path', { class: 'line', d: `M${known.map(p => `${xOf(p.x)} ${yOf(p.y)}`).join('L')}` }));
   }
   for (const p of series.bare ? [] : known) {

@@ -40,7 +40,7 @@ export class LearningCurves {
       xText: count,
       yText: figure,
       xTicks: xName === 'version' ? 'all' : 'some',
-      series: seriesOf(versions, xOf, classes),
+      series: seriesOf(versions, xOf, classes).map(one => ({ ...one, loose: versions.some(v => !v.comparable) })),
       heads: [xName === 'labels' ? 'Labels' : 'Version', ...(xName === 'labels' ? ['Version'] : ['Labels']), 'Cases', 'Mean', ...severalOf(classes)],
       rows: versions.map(v => [
         count(xOf(v)),

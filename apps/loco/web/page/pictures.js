@@ -17,7 +17,7 @@ const inView = new IntersectionObserver(
   entries => {
     for (const { target } of entries.filter(entry => entry.isIntersecting)) {
       inView.unobserve(target);
-      target.querySelectorAll('img').forEach(image => load(target, image));
+      fill(target);
     }
   },
   { rootMargin: '50% 0px' }
@@ -37,6 +37,16 @@ export function show(node, name, mark) {
   Object.assign(node.dataset, { image: name, mark });
   inView.unobserve(node);
   inView.observe(node);
+}
+
+// All layers; `data-whole` says that nothing is missing any more.
+async function fill(node) {
+  const { image, mark } = node.dataset;
+  delete node.dataset.whole;
+  await Promise.all([...node.querySelectorAll('img')].map(layer => load(node, layer)));
+  if (node.dataset.image === image && node.dataset.mark === mark) {
+    node.dataset.whole = 'true';
+  }
 }
 
 // 200: the layer; 202: it is being drawn, ask again; else there is none.
