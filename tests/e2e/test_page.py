@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from board import CONTRASTS, OUTSIDE, PATIENCE_MS, REACHABLE, Board, nameless
 from browser import browser_of_its_own, needs_chromium
 from PIL import Image
@@ -184,13 +186,12 @@ def test_the_queue_shows_what_comes_next_and_why(server, project, board):
     expect(shown).to_be_visible()
     board.page.wait_for_function("i => i.complete && i.naturalWidth >= 90", arg=shown.element_handle())
 
-    band = cards.first.locator('img[data-layer="band"]')
     board.panel("next", "band").check()
+    for name in ("contour", "band"):
+        drawn = server.wait_for(partial(finished, server, layer(found, name)))
+        shown = cards.first.locator(f'img[data-layer="{name}"]')
+        expect(shown).to_be_visible(visible=drawn.status_code == 200, timeout=PATIENCE_MS)
     contour = cards.first.locator('img[data-layer="contour"]')
-    server.wait_for(lambda: server.get("/loco/page/thumbnail", params=layer(found, "contour")).status_code != 202)
-    if server.get("/loco/page/thumbnail", params=layer(found, "contour")).status_code == 200:
-        expect(contour).to_be_visible(timeout=PATIENCE_MS)
-        expect(band).to_be_visible(timeout=PATIENCE_MS)
     board.panel("next", "contour").uncheck()
     expect(contour).to_be_hidden()
 
@@ -215,6 +216,12 @@ def test_the_queue_shows_what_comes_next_and_why(server, project, board):
         cards.first.locator("[data-part=open]").click()
     assert board.page.evaluate("JSON.parse(sessionStorage.getItem('loco-reason')).image") == opened
     board.errors.clear()  # from here on it is OHIF that speaks
+
+
+def finished(server: Server, query: dict[str, str]) -> requests.Response | None:
+    """A layer, or that it is empty; None while it is being drawn."""
+    reply = server.get("/loco/page/thumbnail", params=query)
+    return None if reply.status_code == 202 else reply
 
 
 def layer(found: dict, name: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ export class LearningCurves {
     lines(part(this.root, name), {
       title,
       description: latest
-        ? `The mean Dice went from ${figure(versions[0].dice)} to ${figure(latest.dice)}; bands are one standard deviation over the cases.`
+        ? `The mean Dice went from ${figure(versions[0].dice)} to ${figure(latest.dice)}; the spread is one standard deviation over the cases.`
         : 'No version was measured yet.',
       xName,
       yName: 'Dice',
