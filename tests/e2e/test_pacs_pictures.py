@@ -123,7 +123,8 @@ def test_each_picture_is_opened_at_itself_and_its_label_comes_back_to_it(camera,
     before = {image: label_of(server, image) for image in expected if image not in second}
     drawn = {}
     with ohif(browser, server.url, root / "shots/pictures") as viewer:
-        viewer.annotate(pictures["OT"][0].StudyInstanceUID)
+        first = pictures["OT"][0]
+        viewer.annotate(f"{first.StudyInstanceUID}&SeriesInstanceUIDs={first.SeriesInstanceUID}")
         expect(viewer.part("image")).to_have_text(str(pictures["OT"][0].SOPInstanceUID))
         viewer.page.locator(".cornerstone-canvas").first.hover()
         viewer.page.mouse.wheel(0, 100)

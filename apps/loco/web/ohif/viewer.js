@@ -8,7 +8,6 @@ const COLOURS = [
   [180, 100, 220, 255], [70, 210, 200, 255], [240, 130, 180, 255], [160, 140, 100, 255],
 ];
 
-const SERIES = 'SeriesInstanceUIDs'; // OHIF's own parameter
 const ASK_AGAIN_MS = 60000;
 
 let asked = -Infinity;
@@ -36,20 +35,13 @@ export function shown() {
 // The mode shows volumes in three planes. When no series of the study is a volume, show the first one as it is. Each request
 // builds the whole page anew, this panel too, so it is made once, and again only when a slow browser must have missed it.
 export function showPictures() {
+  if (performance.now() - asked < ASK_AGAIN_MS) {
+    return;
+  }
   const { displaySetService, viewportGridService } = services();
   const images = displaySetService.getActiveDisplaySets().filter(set => !NO_IMAGES.has(set.Modality));
-  if (!images.length || images.some(set => set.isReconstructable)) {
-    return;
-  }
-  const place = new URL(window.location.href);
-  if (images.length < displaySetService.getActiveDisplaySets().length && !place.searchParams.has(SERIES)) {
-    // OHIF would choose among all series, and a segmentation of a picture, which has no place in space, breaks its page
-    place.searchParams.set(SERIES, images[0].SeriesInstanceUID);
-    window.location.replace(place);
-    return;
-  }
   const empty = [...viewportGridService.getState().viewports.values()].every(v => !v.displaySetInstanceUIDs?.length);
-  if (empty && performance.now() - asked > ASK_AGAIN_MS) {
+  if (images.length && empty && !images.some(set => set.isReconstructable)) {
     asked = performance.now();
     window.commandsManager.runCommand('setHangingProtocol', { protocolId: 'default', stageIndex: 0 });
   }
