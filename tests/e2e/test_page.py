@@ -182,8 +182,9 @@ def test_the_queue_shows_what_comes_next_and_why(server, project, board):
         expect(card.locator("[data-part=open]")).to_have_attribute("href", entry["viewer"])
         ranked = [bar for bar in entry["bars"] if bar["ranked"]] or entry["bars"]
         assert card.locator(".term dt").all_inner_texts() == [bar["label"].capitalize() for bar in ranked[:4]]
+    cards.first.scroll_into_view_if_needed()  # pictures are fetched when they come into view
     shown = cards.first.locator('img[data-layer="image"]')
-    expect(shown).to_be_visible()
+    expect(shown).to_be_visible(timeout=PATIENCE_MS)
     board.page.wait_for_function("i => i.complete && i.naturalWidth >= 90", arg=shown.element_handle())
 
     board.panel("next", "band").check()
@@ -414,7 +415,9 @@ def test_on_every_screen(server, project, browser, shots, screen):
     context = browser.new_context(**SCREENS[screen], locale="en-GB", reduced_motion="reduce")
     board = Board(context.new_page(), server.url).open()
     page, width = board.page, SCREENS[screen]["viewport"]["width"]
-    expect(page.locator("#next .study").first.locator('img[data-layer="image"]')).to_be_visible()
+    page.locator("#next .study").first.scroll_into_view_if_needed()
+    expect(page.locator("#next .study").first.locator('img[data-layer="image"]')).to_be_visible(timeout=PATIENCE_MS)
+    page.evaluate("window.scrollTo(0, 0)")
     board.shot(shots / f"{screen}.png")
     assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing sticks out to the right"
     assert page.evaluate(OUTSIDE, width) == []
