@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
-PATIENCE_MS = 90_000
+PATIENCE_MS = 300_000
 """Everything that the page shows comes from a server that may be training on the same two cores."""
 
 CONTRASTS = """() => {
@@ -62,6 +62,7 @@ class Board:
         self.page, self.url = page, url
         self.errors: list[str] = []
         page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
         page.on("pageerror", lambda e: self.errors.append(str(e)))
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         page.on("request", lambda r: None if r.url.startswith((url, "blob:")) else self.errors.append(r.url))
