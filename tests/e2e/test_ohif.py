@@ -184,8 +184,9 @@ def test_label_maps_keep_their_voxels_between_any_two_orders_of_axes(servers, br
 
 def contents(root: Path) -> dict[str, str]:
     """Hash of each file that a user put there."""
-    files = [p for p in root.rglob("*") if p.is_file() and ".loco" not in p.parts and not p.name.startswith("loco.")]
-    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    paths = [p.relative_to(root) for p in root.rglob("*") if p.is_file()]
+    theirs = [p for p in paths if not p.parts[0].startswith(".loco") and not p.name.startswith("loco.")]
+    return {str(p): hashlib.sha256((root / p).read_bytes()).hexdigest() for p in theirs}
 
 
 def label_of(server: Server, image: str) -> np.ndarray:
