@@ -1,6 +1,7 @@
 """The rooms of docs/architecture.md: who may import whom, read from the source without running it."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -208,3 +209,10 @@ def test_a_ring_is_caught():
 def test_a_module_without_a_place_is_caught():
     with pytest.raises(AssertionError, match=r"lib\.core\.helpers has no place in the import order"):
         group_of("lib.core.helpers")
+
+
+@pytest.mark.parametrize("path", sorted((APP / "lib").rglob("*.py")), ids=lambda p: str(p.relative_to(APP)))
+def test_the_architecture_page_names_every_module(path):
+    page = (APP.parents[1] / "docs/architecture.md").read_text()
+    told_by_folder = {"methods", "bundle"} & set(path.parts)
+    assert path.name == "__init__.py" or told_by_folder or re.search(rf"(?<![\w.]){re.escape(path.name)}\b", page)
