@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.datasets import DataSet, Studies
-from benchmarks.highwater import PeakMemory
 from benchmarks.metrics import CaseScore, score_cases
+from benchmarks.peak import PeakMemory
 from benchmarks.report import commit
 from ignite.engine import Events
 from monailabel.tasks.train.basic_train import Context
