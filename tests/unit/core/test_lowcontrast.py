@@ -112,6 +112,20 @@ def test_terms_by_hand():
     assert score.embedding.shape == (3 * 2,)
 
 
+@pytest.mark.parametrize("narrow", [1.0, 0.1, 0.02])
+def test_features_in_a_narrow_cone_are_told_apart_as_well(narrow):
+    probs = torch.full((2, 64, 64), 0.2)
+    probs[1, 16:48, 16:48] = 0.8
+    probs[0] = 1 - probs[1]
+    side, noise = torch.where(probs[1] > 0.5, 1.0, -1.0), torch.tensor([1.0, -1.0]).repeat(64, 32)
+    noise[1::2] *= -1
+    projection = torch.stack([torch.ones(64, 64), narrow * 0.05 * (side + noise)])
+    grid = Grid((64, 64), (0, 1), (False, False), (64, 64), (1.0, 1.0))
+    score = score_image(Prediction(probs, grid, projection.half()), THRESHOLDS, LABELS)
+    # half of the variance lies between the sides of the border
+    assert score.classes[0].terms["feature_contrast"] == pytest.approx(0.5, abs=0.01)
+
+
 @pytest.mark.parametrize("contrast", [0.5, 0.15])
 @pytest.mark.parametrize("softness", [0.05, 2.0])
 def test_resampling_twice_as_fine_changes_little(softness, contrast):
