@@ -40,7 +40,7 @@ from lib.trainers.publish import adopt_live
 from lib.trainers.ranks import device_of_rank, devices_of, launched, rendezvous, taking_part
 from lib.trainers.resume import plan_run
 from lib.trainers.standing import standing
-from lib.trainers.step import training_step
+from lib.trainers.step import started_by_server, training_step
 from lib.trainers.tracking import open_tracking, tracking_address, tracking_choices
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class SemiSupervisedTraining(BasicTrainTask):
         options = checked_request(request, self._config)
         devices = [] if launched() else devices_of(options)
         options |= {"devices": devices, "multi_gpu": bool(devices), "gpus": ",".join(map(str, range(len(devices))))}
-        options["tracking_uri"] = tracking_address(Path(self._folder.root))
+        options |= {"tracking_uri": tracking_address(Path(self._folder.root)), "by_server": started_by_server()}
         try:
             with FileLock(self._folder.lock, timeout=LOCK_WAIT_S):
                 return self._train_recorded(options, datastore)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from lib.trainers.progress import RunState
 
 
 class ServerGoneError(RuntimeError):
-    """The server, or the command, that started this training is gone."""
+    """The server that started this training, or the process that started this rank of it, is gone."""
 
 
 def training_step(context: Context, state: RunState, amp: bool) -> Callable[[Engine, Any], list[dict[str, Any]]]:
@@ -71,12 +72,18 @@ def training_step(context: Context, state: RunState, amp: bool) -> Callable[[Eng
     return update
 
 
+def started_by_server() -> bool:
+    """Whether a MONAI Label server has started this process; a command may outlive the terminal that it was typed in."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name == "monailabel.interfaces.utils.app"
+
+
 def _starters(request: Mapping[str, Any]) -> tuple[int, ...]:
-    """Processes without which this training shall not go on: its parent and, of a process per device, the parent's."""
+    """Processes without which this training shall not go on: the server that started it, and what started the ranks."""
     parent = os.getppid()
     if not request["devices"]:
-        return (parent,)
+        return (parent,) if request["by_server"] else ()
     try:
-        return parent, psutil.Process(parent).ppid()
+        return (parent, psutil.Process(parent).ppid()) if request["by_server"] else (parent,)
     except psutil.NoSuchProcess:
         return (0,)
