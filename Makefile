@@ -51,9 +51,9 @@ export: install  ## the trained model of STUDIES=<...> as a MONAI bundle in TO=<
 	@test -n "$(STUDIES)" -a -n "$(TO)" || { echo 'make export needs STUDIES=<as for make run> and TO=<folder>'; exit 2; }
 	$(BIN)/python apps/loco/export.py --studies "$(STUDIES)" --to "$(TO)" $(ARGS)
 
-# whole files go to one of the workers; the tensors of tests are tiny, so that one thread for each is quickest
+# whole files go to one of the workers, the long ones first; the tensors of tests are tiny, so that one thread for each is quickest
 test: install lint pacs  ## every test, in WORKERS=2 processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # tests on a PACS and in a browser need Debian's Orthanc and Chromium; where they are missing, and this may not install
 # them, pytest names the tests it leaves out and how to get them
