@@ -63,6 +63,11 @@ class Refusals:
             except JournalError as e:
                 logger.warning("The model that segmented a study was not noted: %s", e)
 
+    def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
+        """What viewers are told of a label that was saved, besides its id: what the PACS does not have yet."""
+        note = self.datastore().still_to_do(image_id)
+        return {"note": note} if note else {}
+
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """The strategy's choice; an unknown strategy is refused with the valid names."""
         strategy = request.get("strategy") or "low_contrast"
