@@ -17,7 +17,7 @@ from lib.core.images import CaseError
 from lib.decisions import decided, hashed_name
 from lib.server.kept import KeptLabels
 from lib.server.labelfiles import FINAL, LabelFiles
-from lib.server.labels import checked_label, label_info_of
+from lib.server.labels import checked_label, label_info_of, sha256_of
 from lib.server.names import checked_tag
 from lib.store.journal import Journal
 from lib.studies import group_of
@@ -67,7 +67,7 @@ class JournalledLabels(Datastore):
             try:
                 self._files.put(image_id, tag, file)
             except OSError:
-                if entry is not None:
+                if entry is not None and not self._lies_there(entry):
                     self._journal.withdraw(entry)
                 raise
             note = {**info, "ts": int(time.time()), "name": path.name}
@@ -166,6 +166,11 @@ class JournalledLabels(Datastore):
             time.time(),
             kept,
         )
+
+    def _lies_there(self, entry: int) -> bool:
+        """Whether a label is in its place, although an error came: flushing its folder may fail after that."""
+        label = self._journal.submission(entry)
+        return label is not None and Path(label.label).is_file() and sha256_of(label.label) == label.sha256
 
     def _submitted(self, entry: int, image_id: str) -> None:
         self._journal.release(image_id)

@@ -24,8 +24,8 @@ from lib.store.project import Project
 
 logger = logging.getLogger(__name__)
 
-_NICE = 5
-"""Trainings give way to the server, which annotators wait for."""
+_NICE = 10
+"""Trainings and passes over all studies give way to the server, which annotators wait for."""
 
 
 class Refusals:
@@ -78,9 +78,22 @@ class Refusals:
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """In a process of its own, which gives way to the server."""
-        if not self._server_mode and hasattr(os, "nice"):
-            os.nice(_NICE)
+        self._give_way()
         return super().train(request)
+
+    def scoring(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """In a process of its own, which gives way to the server."""
+        self._give_way()
+        return super().scoring(request, datastore)
+
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """In a process of its own, which gives way to the server."""
+        self._give_way()
+        return super().batch_infer(request, datastore)
+
+    def _give_way(self) -> None:
+        if not self._server_mode and hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
     def _load_sessions(self, load: bool = False) -> Sessions | None:
         folder = settings.MONAI_LABEL_SESSION_PATH or self._project.folder / "sessions"
