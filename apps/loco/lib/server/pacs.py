@@ -174,7 +174,7 @@ class PacsStudies(Studies):
             self.image_file(image_id)
         except HTTPException as e:
             logger.info("Not fetched ahead: %s: %s", hashed_name(image_id), nameless(e))
-        except Exception:
+        except Exception:  # nobody asks the future how it ended, so that nothing else would tell
             logger.exception("%s could not be fetched ahead", hashed_name(image_id))
 
 
