@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 from dataclasses import replace
 
@@ -224,6 +225,14 @@ def test_bad_requests_get_a_sentence(pair, case):
             assert " " in answer.json()["detail"], "a sentence"
     assert codes["stock"] == 500 or case == "no image"
     assert 400 <= codes["loco"] < 500
+
+
+@pytest.mark.parametrize("page", ["/", "/docs", "/logs/"])
+def test_no_page_runs_scripts_of_other_servers(pair, page):
+    def hole(name, server, folder):
+        return re.search(r"<script[^>]*src=.https?://", server.get(page).text) is not None
+
+    assert wide_open(pair, hole) == STOCK_ONLY
 
 
 def test_a_parameter_comes_once(pair):
