@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 import tempfile
 import threading
@@ -66,13 +67,12 @@ class Seen:
 
 
 def annotate(server: Server, model: str, client: str, truth: Path, seen: Seen, until: float) -> None:
-    """One annotator: next sample, segment it, submit its truth, until the time is over."""
+    """One annotator: next sample, segment it, submit its truth, until the time is over; when all is labelled, again."""
+    rng = random.Random(client)
+    everything = sorted(p.stem for p in truth.glob("*.png"))
     while time.monotonic() < until:
         answer = seen.ask("next sample", "POST", f"{server.url}/activelearning/random", json={"client_id": client})
-        image = (answer.json() or {}).get("id") if answer is not None else None
-        if image is None:
-            time.sleep(0.5)
-            continue
+        image = ((answer.json() or {}).get("id") if answer is not None else None) or rng.choice(everything)
         params = {"params": json.dumps({"client_id": client, "result_extension": ".nii.gz"})}
         seen.ask("infer", "POST", f"{server.url}/infer/{model}?image={image}&output=image", data=params)
         with (truth / f"{image}.png").open("rb") as file:

@@ -19,6 +19,7 @@ from lib.server.guard import GuardSettings
 from lib.server.leases import used
 from lib.server.openstudies import open_studies
 from lib.server.page.desk import Desk
+from lib.server.quietlog import keep_names_out
 from lib.server.recovery import recover
 from lib.server.refusals import Refusals
 from lib.server.retraining import Retraining, RetrainSettings
@@ -33,6 +34,7 @@ class LoCoApp(Refusals, MONAILabelApp):
     """Wiring only: settings in, tasks out, the watcher started."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        keep_names_out()
         try:
             self._settings = parse_conf(conf or {})
             self._project = open_project(app_dir, studies)

@@ -5,14 +5,22 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
+from dataclasses import replace
 
 import pytest
 import requests
 import schemathesis
+import torch
 from hypothesis import HealthCheck, given, settings
 from server import ROOT, Server
 from studies import write_frames
+
+from lib.core.checkpoint import Checkpoint, save_checkpoint
+from lib.core.networks import build_network
+from lib.core.plan import plan_task
+from lib.core.spec import MethodSpec
 
 STUDIES = 3
 
@@ -191,6 +199,7 @@ BAD = {
     "unknown model": ("POST", "/infer/none?image=frame_000", {}),
     "parameters that are no JSON": ("POST", "/infer/{model}?image=frame_000", {"data": {"params": "{"}}),
     "parameters that are a list": ("POST", "/infer/{model}?image=frame_000", {"data": {"params": "[1]"}}),
+    "parameters nested without end": ("POST", "/infer/{model}?image=frame_000", {"data": {"params": "[" * 100_000}}),
     "no image": ("POST", "/infer/{model}", {}),
     "unknown image": ("POST", "/infer/{model}?image=none", {}),
     "unknown strategy": ("POST", "/activelearning/none", {"json": {}}),
@@ -218,21 +227,55 @@ def test_bad_requests_get_a_sentence(pair, case):
     assert 400 <= codes["loco"] < 500
 
 
+@pytest.mark.parametrize("page", ["/", "/docs", "/logs/"])
+def test_no_page_runs_scripts_of_other_servers(pair, page):
+    def hole(name, server, folder):
+        return re.search(r"<script[^>]*src=.https?://", server.get(page).text) is not None
+
+    assert wide_open(pair, hole) == STOCK_ONLY
+
+
 def test_a_parameter_comes_once(pair):
     answer = pair.servers["loco"].get("/datastore/image?image=frame_000&image=../x")
     assert answer.status_code == 400
     assert "'image'" in answer.json()["detail"]
 
 
-def test_patient_ids_are_not_logged(pair):
-    def hole(name, server, folder):
-        secret = "Mustermann^Erika"
-        url = f"{server.url}/datastore/image/info"
-        for image in server.get("/datastore/?output=all").json()["objects"]:
-            requests.put(url, params={"image": image}, data={"info": json.dumps({"PatientID": secret})})
-        assert server.post("/activelearning/random", json={"client_id": "ann"}).json()["id"]
-        return secret in server.log.read_text()
+def untrained_model(path):
+    """A model file of this app, with weights drawn at random."""
+    spec = plan_task("frame", {"lesion": 1}, [], MethodSpec(), torch.cuda.is_available())
+    network = build_network(replace(spec.network, pretrained=False), spec.data.spatial_dims)
+    save_checkpoint(Checkpoint(spec, student=network.state_dict(), teacher=network.state_dict()), path)
+    return path
 
+
+SECRETS = ("Mustermann_Erika", "Patient^Number^7", "Dr.Who")
+
+
+def test_names_of_patients_and_annotators_are_not_logged(pair, tmp_path):
+    """A day's work on a study whose file is called after its patient."""
+
+    def hole(name, server, folder):
+        if name == "loco":
+            with untrained_model(tmp_path / "model.pt").open("rb") as model:
+                assert requests.put(f"{server.url}/model/frame", files={"file": model}).status_code == 200
+        image, patient, annotator = SECRETS
+        requests.put(f"{server.url}/datastore/image", files={"file": (f"{image}.png", picture(pair))})
+        for study in server.get("/datastore/?output=all").json()["objects"]:
+            info = {"info": json.dumps({"PatientID": patient})}
+            requests.put(f"{server.url}/datastore/image/info", params={"image": study}, data=info)
+        who = {"client_id": annotator}
+        assert server.post("/activelearning/random", json=who).json()["id"]
+        asked = {"params": {"image": image, "output": "image"}, "data": {"params": json.dumps(who)}}
+        assert server.post(f"/infer/{pair.model(name)}", **asked).status_code == 200
+        assert server.submit(image, folder / "truth" / f"{pair.ids[0]}.png", **who).status_code == 200
+        server.submit(image, folder / "truth" / "broken.png", **who)
+        log = server.log.read_text()
+        assert name == "stock" or '"what": "submitted"' in log
+        return any(secret in log for secret in SECRETS)
+
+    for name in pair.servers:
+        (pair.root / name / "truth/broken.png").write_bytes(b"no picture")
     assert wide_open(pair, hole) == STOCK_ONLY
 
 
@@ -279,5 +322,5 @@ def test_nothing_was_left_lying_about(pair):
     assert list((own / "app/model").glob("*/uploads/*")) == []
     assert list((own / "app/model").glob("*/sessions/*")) == []
     studies = {p.name for p in (own / "studies").iterdir() if not p.name.startswith((".", "loco.sqlite", "datastore"))}
-    names = [*pair.ids, "twice", "case.1", "case.2"]
+    names = [*pair.ids, "twice", "case.1", "case.2", SECRETS[0]]
     assert studies == {"labels", *(f"{name}.png" for name in names)}

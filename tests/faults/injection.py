@@ -72,8 +72,19 @@ def injected(kind: str, at: int):
         sqlite3.connect, _plan = connect, None
 
 
-def in_child(work: Callable[[Callable[[str], None]], None]) -> tuple[list[str], int]:
-    """Run `work(say)` in a forked child; what it said before it ended, and its exit code (-9 when it was killed)."""
+def until_it_ends(work: Callable[[Callable[[str], None]], None], kind: str) -> tuple[list[str], int]:
+    """Run `work(say)`; what it said, and how it ended: 0 well, 3 with an error, -9 killed, for which a child is forked."""
+    if kind == "kill":
+        return _in_child(work)
+    said: list[str] = []
+    try:
+        work(said.append)
+    except Exception:
+        return said, 3
+    return said, 0
+
+
+def _in_child(work: Callable[[Callable[[str], None]], None]) -> tuple[list[str], int]:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:

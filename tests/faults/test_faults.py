@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import os
 import random
 import sqlite3
 
+import numpy as np
 import pytest
 import torch
-from injection import in_child, injected, seeded, unfinished
+from injection import injected, seeded, unfinished, until_it_ends
+from PIL import Image
 
 from lib.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lib.core.files import remove_leftovers
 from lib.core.plan import plan_task
 from lib.core.spec import MethodSpec
 from lib.core.validate import Validation
+from lib.server.folder import FolderStudies
 from lib.server.kept import KeptLabels, restore_labels
 from lib.server.policy import decide
-from lib.store.journal import Journal
+from lib.store.journal import Journal, JournalError
 from lib.store.project import ModelFolder
 from lib.store.records import Score
 from lib.trainers.publish import adopt_live, publish, roll_back
@@ -52,71 +56,91 @@ def whole(root):
 
 
 def label_bytes(number):
-    return b"label" + bytes([number % 251]) * (1000 + number)
+    """A label that no other number has: its binary digits as pixels."""
+    digits = [int(d) for d in f"{number:048b}"]
+    content = io.BytesIO()
+    Image.fromarray(np.array(digits, np.uint8).reshape(6, 8)).save(content, "png")
+    return content.getvalue()
 
 
-def submit(root, journal, image, number):
-    """What a submission does: the label in its place, a copy that stays, a row; returns when it may be answered."""
-    label = root / "studies/labels/final" / f"{image}.nii.gz"
-    label.parent.mkdir(parents=True, exist_ok=True)
-    label.write_bytes(label_bytes(number))
-    digest, kept = KeptLabels(journal).keep(label)
-    journal.add_submission(image, image, str(label), digest, {"lesion": 1}, "ann", None, float(number), kept)
-    journal.release(image)
+def open_studies(root):
+    """What the server opens: the folder and its journal, and, as at each start, what a crash left is put in order."""
+    studies = FolderStudies(root / "studies", open_journal(root))
+    studies.attach({"lesion": 1}, "(.*)")
+    restore_labels(studies._journal, KeptLabels(studies._journal))
+    return studies
 
 
-def test_what_was_answered_survives(tmp_path):
-    """Submissions on one growing journal, a fault in each child, and sometimes label files that come to harm."""
+def digest_of(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_what_was_answered_survives_and_what_was_refused_changes_nothing(tmp_path):
+    """Submissions to one growing project, a fault in each, and sometimes label files that come to harm."""
     (tmp_path / "studies").mkdir()
-    open_journal(tmp_path).close()
-    answered, ends = {}, set()
-    numbers = itertools.count()
+    for n in range(20):
+        Image.new("L", (8, 6), n).save(tmp_path / f"studies/image{n}.png")
+    open_studies(tmp_path)._journal.close()
+    answered, ends, refused = {}, set(), 0
+    numbers = itertools.count(1)
     for seed, kind, at in seeded(FAULTS, steps=40):
         rng = random.Random(seed)
         work = [(f"image{rng.randrange(20)}", next(numbers)) for _ in range(2)]
 
         def annotate(say, work=work, kind=kind, at=at):
+            studies = open_studies(tmp_path)
             with injected(kind, at):
-                journal = open_journal(tmp_path)
                 for image, number in work:
-                    submit(tmp_path, journal, image, number)
-                    say(f"{image} {number}")
+                    upload = tmp_path / "upload.png"
+                    upload.write_bytes(label_bytes(number))
+                    try:
+                        studies.save_label(image, str(upload), "final", {"client_id": "ann"})
+                        say(f"answered {image} {number}")
+                    except (OSError, JournalError):
+                        say(f"refused {image} {number}")
+                    _check_folder(tmp_path, studies._journal)
 
-        said, code = in_child(annotate)
+        said, code = until_it_ends(annotate, kind)
         ends.add(code)
         for line in said:
-            image, number = line.split()
-            answered[image] = int(number)
+            what, image, number = line.split()
+            refused += what == "refused"
+            if what == "answered":
+                answered[image] = int(number)
         if rng.random() < 0.3 and answered:
             _harm(tmp_path, rng, sorted(answered))
-        journal = open_journal(tmp_path)
-        restore_labels(journal, KeptLabels(journal))
-        _check(tmp_path, journal, answered)
-        journal.close()
-    assert ends == {0, 3, -9}, "some children ended well, some were refused, some were killed"
+        studies = open_studies(tmp_path)
+        _check(tmp_path, studies._journal, answered)
+        studies._journal.close()
+    assert ends == {0, -9}, "some ended well, with or without a refusal, and some were killed"
+    assert refused > FAULTS // 10
     assert whole(tmp_path)
     assert len(answered) > 10
 
 
 def _harm(root, rng, images):
-    label = root / "studies/labels/final" / f"{rng.choice(images)}.nii.gz"
+    label = root / "studies/labels/final" / f"{rng.choice(images)}.png"
     how = rng.choice(("gone", "half", "empty"))
     if how == "gone":
         label.unlink(missing_ok=True)
     elif label.exists():
-        label.write_bytes(b"" if how == "empty" else label.read_bytes()[:500])
+        content = label.read_bytes()
+        label.write_bytes(b"" if how == "empty" else content[: len(content) // 2])
+
+
+def _check_folder(root, journal):
+    """The labels in the folder are those that count, no more and no other."""
+    files = {p.stem: digest_of(p) for p in (root / "studies/labels/final").glob("[!.]*")}
+    assert files == {s.image: s.sha256 for s in journal.latest()}
 
 
 def _check(root, journal, answered):
-    latest = {s.image: s for s in journal.latest()}
     kept = KeptLabels(journal)
     for image, number in answered.items():
         digests = [s.sha256 for s in journal.history(image)]
         assert hashlib.sha256(label_bytes(number)).hexdigest() in digests
         assert all(kept.path(s) is not None for s in journal.history(image)), "every version is there"
-        assert hashlib.sha256((root / "studies/labels/final" / f"{image}.nii.gz").read_bytes()).hexdigest() == (
-            latest[image].sha256
-        ), "the label in the folder is the one that counts"
+    _check_folder(root, journal)
     assert unfinished(root) == []
 
 
@@ -129,7 +153,7 @@ def tiny():
 
 
 def test_the_live_model_is_always_whole(tmp_path, tiny):
-    """Publications and roll-backs, a fault in each child; after a restart journal and file name the same version."""
+    """Publications and roll-backs, a fault in each; after a restart journal and file name the same version."""
     (tmp_path / "studies").mkdir()
     folder = ModelFolder(tmp_path / "model")
     folder.root.mkdir()
@@ -150,7 +174,7 @@ def test_the_live_model_is_always_whole(tmp_path, tiny):
                     roll_back(MODEL, folder, journal, journal.live_version(MODEL).version)
                 journal.finish_run(run, "done", "", float(seed))
 
-        said, code = in_child(train)
+        said, code = until_it_ends(train, kind)
         ends.add(code)
         published += len(said)
         journal = open_journal(tmp_path)
@@ -184,7 +208,7 @@ def test_scores_come_whole_or_not_at_all(tmp_path):
                     rows = [Score(f"{i}", "any", {"x": 1.0}, b"", 0.0) for i in range(start, start + 20)]
                     journal.put_scores(MODEL, seed + 1, rows)
 
-        in_child(score)
+        until_it_ends(score, kind)
         journal = open_journal(tmp_path)
         assert len(journal.scored_images(MODEL, seed + 1)) % 20 == 0
         journal.close()
@@ -192,7 +216,7 @@ def test_scores_come_whole_or_not_at_all(tmp_path):
 
 
 def test_no_lease_blocks_an_image_for_ever(tmp_path):
-    """Children take leases and die; the clock goes back by days in between."""
+    """Processes take leases and die; the clock goes back by days in between."""
     (tmp_path / "studies").mkdir()
     images, now = [f"image{n}" for n in range(8)], 1e9
     for seed, kind, at in seeded(FAULTS // 2, steps=6, seed=3):
@@ -205,7 +229,7 @@ def test_no_lease_blocks_an_image_for_ever(tmp_path):
                 image = journal.lease(images, f"client{seed % 5}", 1800, now)
                 journal.release(image) if image and seed % 3 == 0 else None
 
-        in_child(take)
+        until_it_ends(take, kind)
     journal = open_journal(tmp_path)
     assert journal.lease(images, "somebody", 1800, now + 30 * 86400) is not None
     assert journal.open_leases(now + 60 * 86400) == {}

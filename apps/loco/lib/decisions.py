@@ -10,7 +10,13 @@ import hashlib
 import logging
 from typing import Any
 
+from fastapi import HTTPException
+
+from lib.core.images import CaseError
 from lib.store.records import to_json
+
+_SERVER = 500
+"""From here on a refusal speaks of this server or the PACS; below, of what was asked for, by name."""
 
 logger = logging.getLogger("loco.decisions")
 
@@ -35,3 +41,17 @@ def hashed_name(name: str) -> str:
     '8f3f438c69de'
     """
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def nameless(error: Exception) -> str:
+    """An error as a sentence for the log: the file that a `CaseError` speaks of, whose name may be a patient's, is hashed.
+
+    >>> nameless(CaseError("Doe_Jane.nii.gz", "expected a volume"))
+    '05490c79f20b: expected a volume'
+    """
+    cause = error.__cause__ if isinstance(error, HTTPException) else error
+    if isinstance(cause, CaseError):
+        return f"{hashed_name(cause.stem)}: {cause.reason}"
+    if isinstance(error, HTTPException):
+        return str(error.detail) if error.status_code >= _SERVER else f"refused ({error.status_code})"
+    return str(getattr(error, "strerror", "") or error)

@@ -9,6 +9,7 @@ from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.core.cases import PATIENT_PATTERN, Record, patient_of
+from lib.decisions import hashed_name, nameless
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,10 @@ def image_of(datastore: Datastore, image_id: str) -> str:
     try:
         image = datastore.get_image_uri(image_id)
     except HTTPException as e:
-        logger.warning("Left out: %s", e.detail)
+        logger.warning("Left out: %s: %s", hashed_name(image_id), nameless(e))
         return ""
     if not image:
-        logger.warning("Left out: %s has no image file", image_id)
+        logger.warning("Left out: %s has no image file", hashed_name(image_id))
     return image
 
 

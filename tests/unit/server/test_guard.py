@@ -1,13 +1,14 @@
 import errno
 
 import pytest
-from fastapi import APIRouter, FastAPI, UploadFile
+from fastapi import APIRouter, FastAPI, Request, UploadFile
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.testclient import TestClient
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 from starlette.middleware import Middleware
 
 from lib.core.images import CaseError
+from lib.server import guard
 from lib.server.errors import status_of
 from lib.server.guard import GuardSettings, install
 from lib.server.web import add_routes
@@ -17,7 +18,7 @@ FRIEND, FOE = "https://viewer.example", "https://evil.example"
 
 
 @pytest.fixture
-def client():
+def client(monkeypatch):
     """An application as MONAI Label builds it, guarded only when it has started."""
     stock = Middleware(CORSMiddleware, allow_origins=["*"], allow_credentials=True, allow_methods=["*"])
     app = FastAPI(middleware=[stock])
@@ -27,11 +28,16 @@ def client():
         assert client.get("/info/", headers={"Origin": FOE}).headers["access-control-allow-origin"] == FOE, (
             "as it comes"
         )
+        monkeypatch.setattr(guard, "IN_MEMORY_BYTES", 100)
         install(app, GuardSettings((FRIEND,), max_upload_bytes=1000))
         own = APIRouter()
         own.get("/loco/fails")(_fail)
         add_routes(app, [own])
         yield client
+
+
+async def _length(request: Request):
+    return len(await request.body())
 
 
 def _size(file: UploadFile):
@@ -81,6 +87,22 @@ def test_sizes_are_limited_whether_said_or_not(client):
     assert client.put("/upload", content=iter([head, b"x" * 20, b"\r\n--b--\r\n"]), headers=boundary).json() == {
         "size": 20
     }
+
+
+def test_what_is_held_in_memory_is_limited_more_than_uploads(client):
+    """Whether its length is announced or not."""
+
+    def pieces():
+        yield from [b"x" * 50] * 3
+
+    client.app.post("/loco/login")(_length)
+    client.app.post("/json")(_length)
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    for path, headers in (("/json", {"Content-Type": "application/json"}), ("/loco/login", form)):
+        assert client.post(path, content=b"x" * 101, headers=headers).status_code == 413
+        assert client.post(path, content=pieces(), headers=headers).status_code == 413
+        assert client.post(path, content=b"x" * 99, headers=headers).json() == 99
+    assert client.put("/upload", files={"file": b"x" * 500}).json() == {"size": 500}, "an upload may be larger"
 
 
 def test_a_parameter_comes_once_but_in_dicom_queries(client):

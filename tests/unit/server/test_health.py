@@ -8,6 +8,7 @@ from lib.server import health
 from lib.server.health import health_router
 from lib.store.journal import Journal, JournalError
 from lib.store.project import ModelFolder
+from lib.store.records import SegRow
 
 
 @pytest.fixture
@@ -40,6 +41,13 @@ def test_a_failed_training_and_a_missing_model_are_warnings_without_names(server
     assert "Who" not in answer.text
     folder.live.write_bytes(b"x")
     assert client.get("/loco/health").json()["reasons"] == ["the last training failed"]
+
+
+def test_labels_that_the_pacs_did_not_take_are_a_warning(server):
+    client, journal, _ = server
+    journal.put_seg(SegRow("pending a", "", "a", "pending", "", 1.0))
+    found = client.get("/loco/health").json()
+    assert (found["status"], found["reasons"]) == ("warning", ["1 labels are kept here and not in the PACS yet"])
 
 
 def test_little_room_is_a_warning(server, monkeypatch):

@@ -1,6 +1,8 @@
 """Studies and SEGs of a DICOMweb server, here a folder behind the same interface: no network, no second process."""
 
 import shutil
+import socket
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -9,15 +11,19 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+import requests
 from dicom import as_jpeg, film, instance, picture_series, volume_series
 from dicomweb_client.file import DICOMfileClient
 from fastapi import HTTPException
 from pydicom import dcmwrite
 from requests import ConnectionError as NoConnection
+from requests import HTTPError
 
 from lib.core.images import read_image
+from lib.server import openstudies, seginbox
 from lib.server.conversion import ImageCache
 from lib.server.dicomseg import Author, write_seg
+from lib.server.openstudies import open_pacs
 from lib.server.seginbox import PacsWithSegs, SegWatcher
 from lib.server.series import cases_of
 from lib.store.journal import Journal
@@ -233,6 +239,87 @@ def test_own_labels_are_stored_as_segs_also_later_and_are_not_taken_again(tmp_pa
     watcher.look()
     assert list(store.index.segs) == [store._journal.segs("own")[0].series]
     assert len(store._journal.submissions()) == 1
+
+
+def saved(store, tmp_path, headers):
+    """Submit a label for a series."""
+    nib.save(nib.Nifti1Image(drawn(), nib.load(store.get_image_uri(uid(headers))).affine), tmp_path / "label.nii.gz")
+    store.save_label(uid(headers), str(tmp_path / "label.nii.gz"), "final", {"client_id": "ann"})
+
+
+def test_a_pacs_that_is_away_is_asked_once_however_many_labels_wait(tmp_path, caplog):
+    series = [volume_series(array(n)) for n in range(3)]
+    store = pacs(tmp_path, [d for s in series for d in s])
+    for headers in series:
+        store.get_image_uri(uid(headers))
+    store.client.down = True
+    for headers in series:
+        saved(store, tmp_path, headers)
+    asked = store.client.asked
+    assert store.store_pending() == 3
+    assert store.client.asked == asked + 1
+    assert store.still_to_do(uid(series[2])).startswith("The label is kept here; the PACS did not take it yet")
+    assert caplog.text.count("not in the PACS yet") == 1, "the reason is said once"
+    assert uid(series[0]) not in caplog.text
+    store.client.down = False
+    assert store.store_pending() == 0
+    assert store.still_to_do(uid(series[2])) == ""
+    assert len(store._journal.segs("own")) == 3
+
+
+@pytest.mark.parametrize("error", [AttributeError("no StudyID"), ValueError("x"), OSError(28, "full"), HTTPError(400)])
+def test_a_label_of_which_no_seg_can_be_stored_is_kept_and_holds_up_no_other(tmp_path, monkeypatch, error):
+    series = [volume_series(array(n)) for n in range(2)]
+    store = pacs(tmp_path, [d for s in series for d in s])
+    if isinstance(error, HTTPError):
+        error.response = requests.Response()  # the PACS answers, and refuses this one
+    write = seginbox.write_seg
+
+    def fails(classes, grid, source, *rest):
+        if source.SeriesInstanceUID == uid(series[0]):
+            raise error
+        return write(classes, grid, source, *rest)
+
+    monkeypatch.setattr(seginbox, "write_seg", fails)
+    for headers in series:
+        saved(store, tmp_path, headers)
+    assert store.get_labeled_images() == sorted(uid(s) for s in series)
+    assert [row.image for row in store._journal.segs("pending")] == [uid(series[0])]
+    assert [row.image for row in store._journal.segs("own")] == [uid(series[1])]
+    assert store.still_to_do(uid(series[0]))
+
+
+def test_that_a_label_belongs_into_the_pacs_survives_a_crash(tmp_path, monkeypatch):
+    headers = volume_series(array())
+    store = pacs(tmp_path, headers)
+    monkeypatch.setattr(store, "store_pending", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        saved(store, tmp_path, headers)
+    again = pacs(tmp_path, [])
+    SegWatcher(again, 1.0).look()
+    assert [row.image for row in again._journal.segs("own")] == [uid(headers)]
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"], ids=["silence", "busy"])
+def test_a_pacs_that_hangs_is_given_up_soon(tmp_path, monkeypatch, answer):
+    """dicomweb-client waits for ever and tries five times."""
+    monkeypatch.setattr(openstudies, "_TIMEOUT_S", (0.5, 0.5))
+    asked = []
+
+    def serve():
+        while True:
+            connection, _ = listening.accept()
+            asked.append(connection)
+            if answer:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        project = SimpleNamespace(journal=Journal(tmp_path / "loco.sqlite"), folder=tmp_path)
+        with pytest.raises(requests.RequestException):
+            open_pacs(f"http://127.0.0.1:{listening.getsockname()[1]}", project, (), 10**9)
+        assert len(asked) == 1
 
 
 def test_a_journal_that_was_lost_is_filled_again_from_the_segs(tmp_path):

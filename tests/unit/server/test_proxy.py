@@ -1,9 +1,13 @@
+import io
 import json
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from monailabel.config import settings
+from monailabel.endpoints import proxy as stock
 
 from lib.server.proxy import Pacs, proxy_router, stored_segmentations
 
@@ -82,6 +86,25 @@ def test_nothing_but_dicomweb_reaches_the_pacs(path, method):
     client, asked = through(lambda r: httpx.Response(200))
     assert client.request(method, f"/proxy/dicom/{path}").status_code in (404, 405)
     assert asked == []
+
+
+def test_the_stock_proxy_sends_everything_on_and_loses_queries(monkeypatch):
+    """With the credentials of the server."""
+    asked = []
+
+    def get(url, auth, **_):
+        asked.append((url, auth))
+        return SimpleNamespace(raw=io.BytesIO(), status_code=200, headers={})
+
+    monkeypatch.setattr(stock, "requests", SimpleNamespace(get=get))
+    monkeypatch.setattr(settings, "MONAI_LABEL_STUDIES", PACS.address)
+    monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_USERNAME", "user")
+    monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_PASSWORD", "secret")
+    app = FastAPI()
+    app.include_router(stock.router)
+    for path in ("wado/..%2Fsystem", "qido/studies?PatientID=1"):
+        assert TestClient(app).get(f"/proxy/dicom/{path}").status_code == 200
+    assert asked == [(f"{PACS.address}/{p}", PACS.credentials) for p in ("../system", "studies")]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,35 @@ def test_it_starts_a_training_once_enough_labels_are_there(journal):
     assert retraining.tick(NOW).reason == "a training is running", "until MONAI Label says how it ended"
 
 
+def test_a_scoring_pass_that_died_is_tried_again_but_not_for_ever(journal):
+    started = []
+    retraining = watcher(journal, started)
+    for version, ends in ((1, ["ERROR"] * 5), (2, ["ERROR", "DONE", "ERROR"]), (3, ["STOPPED", "ERROR"])):
+        journal.add_version("frame", "p", "s", None, 0.5, 1, {}, True, NOW)
+        for status in ends:
+            retraining.tick(NOW)
+            request, kind, ended = started[-1]
+            assert (request["model_version"], kind) == (version, "scoring")
+            ended({"status": status})
+    assert [task[0]["model_version"] for task in started] == [1, 1, 1, 2, 2, 3]
+
+
+def test_a_spell_of_failures_is_logged_once(journal, monkeypatch, caplog):
+    retraining = watcher(journal, [])
+    ticks = iter([True, None, None, True, None])
+    looked = []
+
+    def tick(now):
+        looked.append(now)
+        if next(ticks) is None:
+            raise OSError("full")
+
+    monkeypatch.setattr(retraining, "tick", tick)
+    monkeypatch.setattr(retraining, "_stop", type("Stop", (), {"wait": lambda self, s: len(looked) == 5})())
+    retraining._watch()
+    assert caplog.text.count("trying again") == 2
+
+
 def test_switched_off_it_only_says_what_would_be_due(journal):
     started = []
     submit(journal, "a", "b")

@@ -118,7 +118,7 @@ class Board:
             started = time.monotonic()
             try:
                 self._refresh(datastore, warm)
-            except Exception:
+            except Exception:  # whatever it is, the thread goes on: without it choosing would never see a new label
                 logger.exception("The studies could not be looked at; choosing goes on with what is known")
             pause = max(_LOOK_S, (time.monotonic() - started) / _SHARE_OF_TIME)
 

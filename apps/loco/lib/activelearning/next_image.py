@@ -16,7 +16,7 @@ from lib.activelearning.board import Board, View
 from lib.core.policies import DESCRIPTIONS
 from lib.core.pool import Situation
 from lib.core.select import CONTROL_SHARE, Choice, Policy, next_images
-from lib.decisions import decided
+from lib.decisions import decided, hashed_name
 from lib.store.records import Pick
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class NextImage(Strategy):
                 why = PINNED if image in pinned else pick.reason  # the other sentence names a person
                 decided("picked", image=image, client=client, model=pick.model, version=pick.version, why=why)
                 return self._served(pick, left)
-        logger.warning("No study for %s: others took %d shortlists before", client or "an anonymous client", _ATTEMPTS)
+        logger.warning("No study for %s: others took %d shortlists before", hashed_name(client), _ATTEMPTS)
         return {}
 
     def policy(self, view: View) -> Policy:

@@ -36,7 +36,9 @@ class CaseError(ValueError):
     """A study or label that cannot be used. The message names the file and says what to do."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(f"{Path(path).name}: {reason}")
+        name = Path(path).name
+        super().__init__(f"{name}: {reason}")
+        self.stem, self.reason = name[: len(name) - len(suffix_of(name))], reason
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def read_image(path: str | Path) -> LoadedImage:
     if not bool(finite.all()):
         if not bool(finite.any()):
             raise CaseError(path, "expected an image, but every value is NaN or infinite; replace or remove it")
-        logger.warning("%s: %d values are NaN or infinite; they are read as the minimum", path, int((~finite).sum()))
+        count = int((~finite).sum())
+        logger.warning("%s", CaseError(path, f"{count} values are NaN or infinite; they are read as the minimum"))
         array = torch.where(finite, array, array[finite].min())
     return LoadedImage(array, affine)
 

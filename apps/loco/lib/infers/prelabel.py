@@ -28,6 +28,7 @@ from torch import Tensor
 from lib.core.cases import Case, load_case
 from lib.core.images import CaseError
 from lib.core.predict import Prediction, predict
+from lib.decisions import hashed_name, nameless
 from lib.infers.segmentation import LiveModel, Segmentation, described
 from lib.progressbar import track
 
@@ -103,7 +104,7 @@ class PreLabelling(BatchInferTask):
 
         for image, outcome in overlapped(images, load, segment, write, _READERS, _AHEAD):
             if isinstance(outcome, Exception):
-                logger.warning("Not pre-labelled: %s: %s", image, _sentence(outcome))
+                logger.warning("Not pre-labelled: %s: %s", hashed_name(image), nameless(outcome))
                 yield image, {"error": _sentence(outcome)}
             else:
                 yield image, outcome

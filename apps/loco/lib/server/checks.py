@@ -171,6 +171,11 @@ def new_session(arguments: Arguments) -> Arguments:
     return arguments
 
 
+def plain_log(arguments: Arguments) -> Arguments:
+    """The log as text: MONAI Label's page around it loads scripts from other servers."""
+    return {**arguments, "html": False}
+
+
 def gpu_tool(arguments: Arguments) -> Arguments:
     """A machine whose GPUs can be asked."""
     if shutil.which("nvidia-smi") is None:

@@ -72,5 +72,5 @@ class ColdStart:
             count = self.look()
             if count:
                 logger.info("Looked at %d studies in %.0f s for the cold start", count, time.time() - started)
-        except Exception:
+        except (OSError, RuntimeError, ValueError):  # a full disk, the journal, pixels that torch cannot take
             logger.exception("Could not look at the studies; the first images are chosen at random")

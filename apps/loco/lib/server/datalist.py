@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.core.images import SUFFIXES, suffix_of
+from lib.core.images import SUFFIXES, CaseError, suffix_of
 from lib.core.spec import SpecError
 from lib.server.datastores import Studies
 from lib.server.folder import new_ids
@@ -111,7 +111,7 @@ def read_datalist(listed: Path) -> dict[str, tuple[Path, Path | None]]:
     for image, label in pairs:
         path = (listed.parent / image).resolve()
         if not suffix_of(path) or not path.is_file():
-            logger.warning("Left out: %s of %s is no file as one of %s", image, listed.name, ", ".join(SUFFIXES))
+            logger.warning("Left out: %s", CaseError(path, f"expected a file as one of {', '.join(SUFFIXES)}"))
             continue
         label_path = (listed.parent / str(label)).resolve() if label else None
         found[image] = (path, label_path if label_path is not None and label_path.is_file() else None)

@@ -24,6 +24,9 @@ from lib.server.errors import handlers
 logger = logging.getLogger(__name__)
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
+IN_MEMORY_BYTES = 16 * 2**20
+"""Largest body of a request that is no upload: parameters, a login."""
+_NO_FILES = ("/auth", "/loco/")
 _FRAMES = "frame-ancestors 'self'"
 
 
@@ -44,7 +47,7 @@ def install(app: FastAPI, settings: GuardSettings, inner: Sequence[Middleware] =
         settings: what the operator allows.
         inner: further middleware, called after the guard has let a request pass.
     """
-    limit = Middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_upload_bytes)
+    limit = Middleware(BodyLimits, uploads=settings.max_upload_bytes)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(settings.origins),
@@ -55,6 +58,19 @@ def install(app: FastAPI, settings: GuardSettings, inner: Sequence[Middleware] =
     app.user_middleware[:] = [Middleware(Guard, settings=settings), limit, cors, *inner]
     app.exception_handlers.update(handlers())
     app.middleware_stack = app.build_middleware_stack()
+
+
+class BodyLimits:
+    """Uploads, which go to disk or to the PACS as they come, may be large; what is held in memory whole may not."""
+
+    def __init__(self, app: ASGIApp, uploads: int) -> None:
+        self._upload = RequestBodyLimitMiddleware(app, max_body_size=uploads)
+        self._other = RequestBodyLimitMiddleware(app, max_body_size=min(uploads, IN_MEMORY_BYTES))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        upload = scope["type"] == "http" and _is_upload(scope)
+        await (self._upload if upload else self._other)(scope, receive, send)
 
 
 class Guard:
@@ -96,6 +112,13 @@ class Guard:
 
     def _may_write(self, origin: str, host: str) -> bool:
         return origin in self._settings.origins or (origin != "null" and urlsplit(origin).netloc == host)
+
+
+def _is_upload(scope: Scope) -> bool:
+    """A form with files for MONAI Label's endpoints, or instances to store; the login takes none."""
+    path = scope["path"]
+    form = Headers(scope=scope).get("content-type", "").lower().startswith("multipart/")
+    return "/proxy/" in path or (form and not path.startswith(_NO_FILES))
 
 
 def _doubled(query: bytes) -> str | None:

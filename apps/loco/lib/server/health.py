@@ -65,15 +65,16 @@ def look(model: str, journal: Journal, folder: ModelFolder, places: list[Path], 
     try:
         journal.set("health", time.time())
         live, run, labelled = journal.live_version(model), journal.last_run(model), len(journal.labelled_images())
-        usable = True
+        waiting, usable = len(journal.segs("pending")), True
     except JournalError:
-        live, run, labelled, usable = None, None, 0, False
+        live, run, labelled, waiting, usable = None, None, 0, 0, False
     failed = run is not None and run.status == "failed"
     file = folder.live.exists()
     errors = [] if usable else ["the journal cannot be written"]
     warnings = [
         *([f"only {free // 2**20} MB of disk are free"] if free < LOW_DISK_BYTES else []),
         *(["the last training failed"] if failed else []),
+        *([f"{waiting} labels are kept here and not in the PACS yet"] if waiting else []),
         *(["the file of the live model is missing"] if live is not None and not file else []),
     ]
     return Health(

@@ -14,10 +14,10 @@ from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 
 from lib.core.images import CaseError
-from lib.decisions import decided
+from lib.decisions import decided, hashed_name
 from lib.server.kept import KeptLabels
 from lib.server.labelfiles import FINAL, LabelFiles
-from lib.server.labels import checked_label, label_info_of
+from lib.server.labels import checked_label, label_info_of, sha256_of
 from lib.server.names import checked_tag
 from lib.store.journal import Journal
 from lib.studies import group_of
@@ -56,14 +56,24 @@ class JournalledLabels(Datastore):
     def keep_label(
         self, image_id: str, file: str | Path, tag: str, found: Mapping[str, int], info: Mapping[str, Any]
     ) -> Path:
-        """Keep a label file that lies on its image's grid in class indices, and journal it when it is final."""
+        """Keep a label file that lies on its image's grid in class indices, and journal it when it is final.
+
+        A final label is copied and journalled before it takes the place of an earlier one: after a crash in between, the
+        next start puts it there, and when it cannot be put there the entry is taken back.
+        """
         with self._submitting:
-            path = self._files.put(image_id, tag, file)
-            self._journal.put_note(
-                f"label/{tag}", image_id, {**info, "ts": int(time.time()), "name": path.name}, time.time()
-            )
-            if tag == FINAL:
-                self._journal_label(image_id, path, found, info)
+            path = self._files.place(image_id, tag, file)
+            entry = self._journal_label(image_id, path, file, found, info) if tag == FINAL else None
+            try:
+                self._files.put(image_id, tag, file)
+            except OSError:
+                if entry is not None and not self._lies_there(entry):
+                    self._journal.withdraw(entry)
+                raise
+            note = {**info, "ts": int(time.time()), "name": path.name}
+            self._journal.put_note(f"label/{tag}", image_id, note, time.time())
+            if entry is not None:
+                self._submitted(entry, image_id)
         return path
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
@@ -129,20 +139,26 @@ class JournalledLabels(Datastore):
             came = 0
             for image_id in sorted((files.keys() & studies) - known.keys()):
                 try:
-                    self._journal_label(image_id, files[image_id], {}, {})
+                    path = files[image_id]
+                    self._submitted(self._journal_label(image_id, path, path, {}, {}), image_id)
                     came += 1
                 except OSError as e:
-                    logger.warning("The label of %s cannot be read and does not count: %s", image_id, e)
+                    logger.warning(
+                        "A label cannot be read and does not count: %s: %s", hashed_name(image_id), e.strerror
+                    )
             return came
 
-    def _journal_label(self, image_id: str, file: Path, found: Mapping[str, int], info: Mapping[str, Any]) -> None:
+    def _journal_label(
+        self, image_id: str, place: Path, file: str | Path, found: Mapping[str, int], info: Mapping[str, Any]
+    ) -> int:
+        """Copy the label `file` and journal it as what lies, or will lie, in `place`. Returns the number of the entry."""
         given = str(info.get("model_version") or "")
         client = str(info.get("client_id") or info.get("user") or "")
         digest, kept = KeptLabels(self._journal).keep(file)
-        self._journal.add_submission(
+        return self._journal.add_submission(
             image_id,
             group_of(self, image_id, self._pattern),
-            str(file),
+            str(place),
             digest,
             found,
             client,
@@ -150,8 +166,17 @@ class JournalledLabels(Datastore):
             time.time(),
             kept,
         )
+
+    def _lies_there(self, entry: int) -> bool:
+        """Whether a label is in its place, although an error came: flushing its folder may fail after that."""
+        label = self._journal.submission(entry)
+        return label is not None and Path(label.label).is_file() and sha256_of(label.label) == label.sha256
+
+    def _submitted(self, entry: int, image_id: str) -> None:
         self._journal.release(image_id)
-        decided("submitted", image=image_id, client=client, classes=len(found), sha256=digest[:12])
+        label = self._journal.submission(entry)
+        facts = {"classes": len(label.labels), "sha256": label.sha256[:12], "model": label.model_version}
+        decided("submitted", image=image_id, client=label.client, **facts)
 
     @abstractmethod
     def known(self, image_id: str) -> bool:

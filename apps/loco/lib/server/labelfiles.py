@@ -53,10 +53,14 @@ class LabelFiles:
             return found
         return by_tag
 
+    def place(self, image_id: str, tag: str, source: str | Path) -> Path:
+        """Where `put` copies a label."""
+        return self.root / tag / f"{image_id}{suffix_of(source)}"
+
     def put(self, image_id: str, tag: str, source: str | Path) -> Path:
         """Copy a label to its place, whole or not at all; another one of the same study and tag makes way."""
         before = self.by_tag(now=True).get(tag, {}).get(image_id)
-        target = self.root / tag / f"{image_id}{suffix_of(source)}"
+        target = self.place(image_id, tag, source)
         with replacing(target) as out, open(source, "rb") as content:
             shutil.copyfileobj(content, out)
         if before is not None and before != target:

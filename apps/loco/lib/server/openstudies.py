@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
+import requests
 from dicomweb_client.session_utils import create_session_from_user_pass
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.utils.others.generic import md5_digest
+from requests.adapters import HTTPAdapter
 
 from lib.server.conversion import ImageCache
 from lib.server.datalist import ListedStudies
@@ -21,6 +24,8 @@ from lib.store.project import Project, state_of_list
 
 _LEAST_CACHE = 10**8
 """Bytes: a study must be a file before it can be read, whatever `cache_gb` says."""
+_TIMEOUT_S = (5.0, 60.0)
+"""To connect to a PACS, and between two pieces of its answer; without a limit, one that hangs would hang this server too."""
 
 
 def open_studies(studies: str, project: Project, modalities: Collection[str], cache_bytes: int) -> Studies:
@@ -40,15 +45,27 @@ def open_pacs(studies: str, project: Project, modalities: Collection[str], cache
     """Datastore of a DICOMweb server. Raises `requests.RequestException` when it does not answer."""
     logging.getLogger("dicomweb_client").setLevel(logging.WARNING)
     user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+    session = create_session_from_user_pass(user, password) if user and password else requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _GivesUp())
     client = DICOMwebClientX(
         url=studies,
-        session=create_session_from_user_pass(user, password) if user and password else None,
+        session=session,
         qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
         wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
         stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
     )
+    # it would try five times within half a minute, while annotators wait; the watcher tries again anyway
+    client.set_http_retry_params(retry=False)
     cache = ImageCache(_cache_of(studies), max(cache_bytes, _LEAST_CACHE))
     return PacsWithSegs(client, studies, project.journal, project.folder, cache, modalities)
+
+
+class _GivesUp(HTTPAdapter):
+    """Connections that wait only so long for an answer."""
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        return super().send(request, **{**options, "timeout": options.get("timeout") or _TIMEOUT_S})
 
 
 def _cache_of(studies: str) -> Path:

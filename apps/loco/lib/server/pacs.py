@@ -15,6 +15,7 @@ from fastapi import HTTPException
 from requests import RequestException
 
 from lib.core.images import CaseError
+from lib.decisions import hashed_name, nameless
 from lib.server.conversion import ImageCache, write_case
 from lib.server.datastores import Studies, unusable_as_sentence
 from lib.server.pacsindex import PacsIndex
@@ -172,9 +173,9 @@ class PacsStudies(Studies):
         try:
             self.image_file(image_id)
         except HTTPException as e:
-            logger.info("Not fetched ahead: %s", e.detail)
-        except Exception:
-            logger.exception("%s could not be fetched ahead", image_id)
+            logger.info("Not fetched ahead: %s: %s", hashed_name(image_id), nameless(e))
+        except Exception:  # nobody asks the future how it ended, so that nothing else would tell
+            logger.exception("%s could not be fetched ahead", hashed_name(image_id))
 
 
 class _Answering:

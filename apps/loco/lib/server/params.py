@@ -85,7 +85,7 @@ def json_object(text: str | None, what: str = "params") -> dict[str, Any]:
     """A form field that must hold a JSON object; absent or empty is an empty one. Raises `HTTPException` 400."""
     try:
         value = json.loads(text) if text else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise HTTPException(400, f"expected `{what}` to be a JSON object, but got {str(text)[:100]!r}; send {{}}")

@@ -179,5 +179,5 @@ def _tell(seg_stored: Callable[[str], Any], series: Iterable[str]) -> None:
     for uid in series:
         try:
             seg_stored(uid)
-        except Exception:
-            logger.exception("The segmentation %s was stored, but could not be taken as a label", uid)
+        except (HTTPException, OSError, RuntimeError, ValueError):  # the PACS, a full disk, the journal, an odd header
+            logger.exception("The segmentation %s was stored, but not taken as a label yet; trying again", uid)

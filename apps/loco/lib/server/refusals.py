@@ -24,8 +24,8 @@ from lib.store.project import Project
 
 logger = logging.getLogger(__name__)
 
-_NICE = 5
-"""Trainings give way to the server, which annotators wait for."""
+_NICE = 10
+"""Trainings and passes over all studies give way to the server, which annotators wait for."""
 
 
 class Refusals:
@@ -63,6 +63,11 @@ class Refusals:
             except JournalError as e:
                 logger.warning("The model that segmented a study was not noted: %s", e)
 
+    def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
+        """What viewers are told of a label that was saved, besides its id: what the PACS does not have yet."""
+        note = self.datastore().still_to_do(image_id)
+        return {"note": note} if note else {}
+
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """The strategy's choice; an unknown strategy is refused with the valid names."""
         strategy = request.get("strategy") or "low_contrast"
@@ -73,9 +78,22 @@ class Refusals:
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """In a process of its own, which gives way to the server."""
-        if not self._server_mode and hasattr(os, "nice"):
-            os.nice(_NICE)
+        self._give_way()
         return super().train(request)
+
+    def scoring(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """In a process of its own, which gives way to the server."""
+        self._give_way()
+        return super().scoring(request, datastore)
+
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """In a process of its own, which gives way to the server."""
+        self._give_way()
+        return super().batch_infer(request, datastore)
+
+    def _give_way(self) -> None:
+        if not self._server_mode and hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
     def _load_sessions(self, load: bool = False) -> Sessions | None:
         folder = settings.MONAI_LABEL_SESSION_PATH or self._project.folder / "sessions"

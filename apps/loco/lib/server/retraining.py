@@ -25,6 +25,8 @@ TICK_S = 1.0
 _SYNC_EVERY = 15
 _STOP_GRACE_S = 0.2
 """MONAI Label kills a process first and notes that it was stopped a moment later."""
+_SCORINGS = 3
+"""So often is a pass tried that was killed or failed; then the next version is waited for."""
 _ENDED = ("DONE", "ERROR", "STOPPED")
 
 
@@ -54,7 +56,9 @@ class Retraining:
         self._thread: threading.Thread | None = None
         self._ticks = 0
         self._scored_version: int | None = None
+        self._tried_version, self._scorings = 0, 0
         self._started_here = False
+        self._failing = False
         self.waiting_for = ""
         """What the policy said when it was asked last."""
 
@@ -121,15 +125,24 @@ class Retraining:
         while not self._stop.wait(TICK_S):
             try:
                 self.tick(time.time())
-            except Exception:
-                logger.exception("Retraining could not look at the journal; trying again")
+                self._failing = False
+            except Exception:  # whatever it is, the thread goes on; a spell of failures is logged once, not each second
+                if not self._failing:
+                    logger.exception("Retraining could not look at the journal; trying again")
+                self._failing = True
 
     def _score_if_due(self) -> None:
         live = self._journal.live_version(self._model)
         if live is None or live.version == self._scored_version or _is_busy("scoring"):
             return
-        self._scored_version = live.version
-        self._run_task({"method": "low_contrast", "model_version": live.version}, "scoring", None)
+        self._scorings = 1 if live.version != self._tried_version else self._scorings + 1
+        self._scored_version = self._tried_version = live.version
+
+        def ended(task: Mapping[str, Any]) -> None:
+            if task["status"] == "ERROR" and self._scorings < _SCORINGS:
+                self._scored_version = None  # due again; what it had scored is kept
+
+        self._run_task({"method": "low_contrast", "model_version": live.version}, "scoring", ended)
 
     def _close_dead_runs(self) -> None:
         """A run whose process is gone ended: stopped by hand if MONAI Label says so, else interrupted."""

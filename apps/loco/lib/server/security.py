@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,14 +17,6 @@ from lib.server.login import LoginGate, login_router
 from lib.server.stock import guarded_router, remove_stock_routes
 from lib.server.web import add_routes
 
-logger = logging.getLogger(__name__)
-
-_TALKATIVE = (
-    "monailabel.endpoints", "monailabel.datastore", "monailabel.interfaces", "monailabel.tasks", "monailabel.transform",
-    "monailabel.utils.async_tasks", "monailabel.utils.sessions",
-)  # fmt: skip
-"""Write requests, paths and image information, PatientID among them, into app.log at INFO."""
-
 
 def close_doors(
     app: FastAPI, guard: GuardSettings, conf: Mapping[str, str], uploads: Path, own: Sequence[APIRouter] = ()
@@ -40,8 +31,6 @@ def close_doors(
         own: further routes of the app, before those of MONAI Label.
     """
     use_private_folder(uploads)
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
     remove_stock_routes(app)
     routers = [*own, guarded_router()]
     inner = []

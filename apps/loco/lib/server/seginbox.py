@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,17 @@ from pydicom.dataset import Dataset
 from requests import RequestException
 
 from lib.core.images import CaseError, read_label
+from lib.decisions import hashed_name, nameless
 from lib.server.dicomseg import Author, SegHeader, SegReading, read_seg, seg_header, write_seg
 from lib.server.labelfiles import FINAL
 from lib.server.pacs import PacsStudies
-from lib.server.series import CaseOfSeries
+from lib.server.series import CaseOfSeries, Grid
 from lib.store.records import SegRow
 
 logger = logging.getLogger(__name__)
+
+_FROM_PACS = "pacs"
+"""Source of a label that is in the PACS already."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,17 @@ class PacsWithSegs(PacsStudies):
         image_id = self._own_id(image_id)
         super().save_label(image_id, label_filename, label_tag, label_info)
         if label_tag == FINAL:
-            self._journal.put_seg(SegRow(f"pending {image_id}", "", image_id, "pending", "", time.time()))
             self.store_pending()
         return image_id
+
+    def keep_label(
+        self, image_id: str, file: str | Path, tag: str, found: Mapping[str, int], info: Mapping[str, Any]
+    ) -> Path:
+        """Keep a label. That it has to be stored in the PACS is written down first: a crash does not make it be forgotten."""
+        with self._reading:
+            if tag == FINAL and info.get("source") != _FROM_PACS:
+                self._journal.put_seg(SegRow(f"pending {image_id}", "", image_id, "pending", "", time.time()))
+            return super().keep_label(image_id, file, tag, found, info)
 
     def serve(self, every_s: float) -> None:
         """Begin to ask the PACS for new images and SEGs."""
@@ -63,15 +75,32 @@ class PacsWithSegs(PacsStudies):
 
     def store_pending(self) -> int:
         """Store in the PACS what it did not take yet. Returns how many labels still wait."""
-        left = 0
         with self._reading:
-            for row in self._journal.segs("pending"):
+            waiting = self._journal.segs("pending")
+            left = len(waiting)
+            for row in waiting:
                 try:
                     self._store(row)
-                except (HTTPException, RequestException, CaseError) as e:
-                    left += 1
-                    logger.warning("The label of %s is kept here and not in the PACS yet: %s", row.image, e)
+                    left -= 1
+                except (HTTPException, OSError, CaseError) as e:  # requests' errors are OSErrors
+                    self._wait(row, e)
+                    if _is_silent(e):
+                        break  # asking for the others as well would only take time
         return left
+
+    def still_to_do(self, image_id: str) -> str:
+        """What the PACS does not have yet of a label that was saved, as a sentence; empty when all is done."""
+        image_id = self._own_id(image_id)
+        waits = any(row.image == image_id for row in self._journal.segs("pending"))
+        return "The label is kept here; the PACS did not take it yet, it is stored there later." if waits else ""
+
+    def _wait(self, row: SegRow, error: Exception) -> None:
+        """Note why a label is not in the PACS yet; each reason is logged once."""
+        reason = str(error.detail) if isinstance(error, HTTPException) else str(error)
+        if reason != row.detail:
+            image = hashed_name(row.image)
+            logger.warning("The label of %s is kept here and not in the PACS yet: %s", image, nameless(error))
+            self._journal.put_seg(replace(row, detail=reason))
 
     def take_new_segs(self) -> list[Outcome]:
         """Read every SEG series that was not seen yet, oldest first. Raises `HTTPException` 503."""
@@ -105,7 +134,7 @@ class PacsWithSegs(PacsStudies):
                 row = SegRow(header.sop, header.series, outcome.image, status, outcome.reason, time.time())
                 self._journal.put_seg(row)
                 log = logger.info if outcome.taken else logger.warning
-                log("SEG %s for %s was %s %s", header.sop, outcome.image, status, outcome.reason)
+                log("A SEG for %s was %s %s", hashed_name(outcome.image), status, outcome.reason)
             return outcomes
 
     def _take(self, seg: Dataset, header: SegHeader) -> list[Outcome]:
@@ -127,7 +156,7 @@ class PacsWithSegs(PacsStudies):
         return [Outcome(header.sop, case.id, taken=True) for case, _ in addressed]
 
     def _keep_reading(self, case: CaseOfSeries, reading: SegReading, header: SegHeader) -> None:
-        info = {"client_id": header.creator or "pacs", "source": "pacs", "SOPInstanceUID": header.sop}
+        info = {"client_id": header.creator or "pacs", "source": _FROM_PACS, "SOPInstanceUID": header.sop}
         with tempfile.TemporaryDirectory(prefix="loco-seg-") as folder:
             file = Path(folder) / ("label.png" if case.picture else "label.nii.gz")
             if case.picture:
@@ -145,16 +174,30 @@ class PacsWithSegs(PacsStudies):
             classes = read_label(file).array[0].numpy().astype(np.uint8).reshape(case.grid.shape)
             with self.answering():
                 source = self.index.headers(case.series)[0]
-                seg = write_seg(classes, case.grid, source, self._labels, author, datetime.now())
+                seg = _written(row.image, classes, case.grid, source, self._labels, author)
                 sop, series = str(seg.SOPInstanceUID), str(seg.SeriesInstanceUID)
                 # known as ours before it can be noticed
                 self._journal.put_seg(SegRow(sop, series, row.image, "own", "", time.time()))
                 try:
                     self.client.store_instances([seg])
-                except RequestException:
+                except OSError:
                     self._journal.drop_seg(sop)
                     raise
         self._journal.drop_seg(row.sop)
+
+
+def _written(image: str, classes: np.ndarray, grid: Grid, *source: Any) -> Dataset:
+    """`write_seg`, with one sentence for headers that no SEG can be made of; what they lack shows in many ways."""
+    try:
+        return write_seg(classes, grid, *source, datetime.now())
+    except (ValueError, TypeError, AttributeError, LookupError) as e:
+        raise CaseError(image, f"expected headers of which a SEG can be made, but: {e}; correct the series") from e
+
+
+def _is_silent(error: Exception) -> bool:
+    """Whether the PACS did not answer at all; one that answers may refuse this label and take the next."""
+    cause = error.__cause__ if isinstance(error, HTTPException) else error
+    return isinstance(cause, RequestException) and cause.response is None
 
 
 class SegWatcher:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from monailabel.config import settings
 from monailabel.endpoints import (
@@ -28,7 +29,7 @@ from monailabel.endpoints import (
 )
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.server import checks
+from lib.server import checks, uploads
 from lib.server.models import upload_model
 from lib.server.threads import Check, Lane, in_thread
 
@@ -53,18 +54,26 @@ _CHECKS: dict[Callable[..., Any], Check] = {
     datastore.api_update_label_info: checks.new_label_params,
     datastore.api_download_dataset: checks.archive,
     session.api_create_session: checks.new_session,
+    logs.api_get_logs: checks.plain_log,
     logs.gpu_info: checks.gpu_tool,
 }
 _LANES: dict[Callable[..., Any], Lane] = {
     infer.api_run_inference: "infer",
     datastore.api_save_label: "write",
     datastore.api_add_image: "write",
+    session.api_create_session: "write",
     datastore.api_download_dataset: "write",
     model.api_update_model: "write",
 }
 _ELSEWHERE = (model.api_delete_model, train.api_run_model, train.api_stop)
 """Below, and in `lib.server.training`."""
-_INSTEAD: dict[Callable[..., Any], Callable[..., Any]] = {model.api_update_model: upload_model}
+_GONE = ("/reload", "/", "/docs", "/docs/oauth2-redirect")
+_INSTEAD: dict[Callable[..., Any], Callable[..., Any]] = {
+    model.api_update_model: upload_model,
+    datastore.api_save_label: uploads.save_label,
+    datastore.api_add_image: uploads.add_image,
+    session.api_create_session: uploads.create_session,
+}
 """Stock functions that cannot be made safe by looking at their arguments."""
 
 
@@ -78,16 +87,21 @@ def guarded_router() -> APIRouter:
             if isinstance(route, APIRoute) and route.endpoint not in _ELSEWHERE:
                 _add(router, route)
     router.delete("/model/{model}", include_in_schema=False)(_keep_model)
+    router.get("/", include_in_schema=False)(_front_page)
     return router
 
 
 def remove_stock_routes(app: FastAPI) -> None:
-    """Take out what `guarded_router` stands for, whole-slide inference, and `/reload`, which would stop the server for good."""
+    """Take out what `guarded_router` stands for, whole-slide inference, and single addresses.
+
+    `/reload` would stop the server for good. The pages of the API's documentation load scripts from other servers, which
+    would run beside patients' images with the rights of whoever looks; the document itself, `/openapi.json`, stays.
+    """
     replaced = {id(module.router) for module in (*_MODULES, wsi_infer)}
     app.router.routes[:] = [
         route
         for route in app.router.routes
-        if id(getattr(route, "original_router", None)) not in replaced and getattr(route, "path", None) != "/reload"
+        if id(getattr(route, "original_router", None)) not in replaced and getattr(route, "path", None) not in _GONE
     ]
     app.openapi_schema = None
 
@@ -108,6 +122,10 @@ def _add(router: APIRouter, route: APIRoute) -> None:
         deprecated=route.deprecated,
         name=route.name,
     )
+
+
+async def _front_page() -> RedirectResponse:
+    return RedirectResponse("/loco/")
 
 
 async def _keep_model(model: str) -> None:

@@ -55,6 +55,11 @@ class Submissions(Database):
             connection.execute("DELETE FROM pins WHERE image = ?", (image,))
             return int(cursor.lastrowid or 0)
 
+    def withdraw(self, id: int) -> None:
+        """Take back a submission that could not be carried out and was not answered; its number is not given again."""
+        with self.write() as connection:
+            connection.execute("DELETE FROM submissions WHERE id = ?", (id,))
+
     def mark_removed(self, image: str, now: float) -> int:
         """Flag all submissions of an image whose label was deleted; they no longer count. Returns how many."""
         with self.write() as connection:

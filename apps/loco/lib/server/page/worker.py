@@ -110,7 +110,7 @@ def _sentence_of(job: Callable[[], None]) -> str | None:
         job()
     except _EXPECTED as e:
         return str(e.detail) if isinstance(e, HTTPException) else str(e)
-    except Exception:
+    except Exception:  # the thread goes on with what others asked for; who asked for this is told
         logger.exception("Work in the background failed")
         return "expected to be able to do this, but it failed; the server's log says why"
     return None
