@@ -21,6 +21,8 @@ from benchmarks.golden_checks import CHECKERS, LEFT_OUT, checker_of  # noqa: E40
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from lib.progressbar import track  # noqa: E402
+
 DEFAULT = ROOT.parent / "shared" / "golden"
 
 
@@ -39,7 +41,7 @@ def main(arguments: list[str]) -> int:
         return 2
     table = Table("case", "quantity", "error", "tolerance", "")
     failures = quantities = 0
-    for name, path in known.items():
+    for name, path in track(known.items(), "Comparing recorded cases"):
         check = checker_of(name)
         assert check is not None
         with np.load(path) as case:

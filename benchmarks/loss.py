@@ -34,6 +34,7 @@ from unit.core.reference_contrast import reference_loss  # noqa: E402
 
 from lib.core.contrast import contrast_loss  # noqa: E402
 from lib.core.spec import ContrastSpec  # noqa: E402
+from lib.progressbar import track  # noqa: E402
 
 FASTER, MEMORY_SHARE = 25.0, 0.25
 VALUE_ERROR, GRADIENT_ERROR = 1e-4, 1e-2
@@ -124,7 +125,7 @@ def seconds_of(case: Case, rounds: int) -> dict[str, float]:
     inputs = build_inputs(case)
     contrast_loss(*inputs, SPEC).backward()
     seconds: dict[str, list[float]] = {name: [] for name in IMPLEMENTATIONS}
-    for _ in range(rounds):
+    for _ in track(range(rounds), "Rounds"):
         for name in ["reference", *["ours"] * OURS_PER_ROUND]:
             inputs[0].grad = inputs[2].grad = None
             started = time.perf_counter()

@@ -47,6 +47,7 @@ from lib.core.images import read_header  # noqa: E402
 from lib.core.methods import loco  # noqa: E402
 from lib.core.plan import plan_task  # noqa: E402
 from lib.core.spec import MethodSpec, TaskSpec  # noqa: E402
+from lib.progressbar import track  # noqa: E402
 from lib.store.project import open_project  # noqa: E402
 from lib.trainers.milestones import Milestones  # noqa: E402
 from lib.trainers.semi_supervised import SemiSupervisedTraining  # noqa: E402
@@ -222,6 +223,9 @@ class _Waiting:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
+        return track(self._timed(), "Training steps", len(self))
+
+    def _timed(self) -> Iterator[Batch]:
         batches = iter(self._loader)
         while True:
             started = time.perf_counter()

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
 PATIENCE_MS = 300_000
 """Everything that the page shows comes from a server that may be training on the same two cores."""
+
+SCREENS = {
+    f"{name} {scheme}": {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
+    for name, width, height in (("360", 360, 780), ("1440", 1440, 900), ("4K", 3840, 2160))
+    for scheme in ("light", "dark")
+}
+
+_LOOK_MS = 200
+_HIGHEST = 8000
+"""Pixels: of a higher page Chromium repeats the beginning."""
+_DRAWN = """() => [...document.querySelectorAll('.picture, .thumb')]
+    .filter(node => node.getBoundingClientRect().top < innerHeight).every(node => node.dataset.whole)
+  && [...document.querySelectorAll('.plot')].filter(node => node.checkVisibility())
+    .every(node => node.querySelector('svg')?.getAttribute('width') === String(Math.floor(node.clientWidth)))"""
+"""Every picture that is or was in sight has all its layers, every chart has the width of its place."""
 
 CONTRASTS = """() => {
   const [pen] = [document.createElement('canvas').getContext('2d', { willReadFrequently: true })];
@@ -89,19 +106,35 @@ class Board:
         """Until screen readers were told."""
         expect(self.page.locator("#announce")).to_have_text(words, timeout=PATIENCE_MS)
 
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until something is true that the page alone does not know."""
+        limit = time.monotonic() + PATIENCE_MS / 1000
+        while not condition():
+            assert time.monotonic() < limit, f"it did not happen: {what}"
+            self.page.wait_for_timeout(_LOOK_MS)
+
+    def keys(self, panel: str) -> list[str | None]:
+        """Images whose cards a panel shows, in its order."""
+        return self.page.eval_on_selector_all(f"#{panel} .study", "cards => cards.map(card => card.dataset.key)")
+
     def count(self, kind: str) -> int:
         """A number below the bar of the progress."""
         shown = self.page.locator(f'#progress [data-part=stack-legend] [data-key="{kind}"] b')
         return int(shown.inner_text()) if shown.count() else 0
 
     def shot(self, where: Path) -> None:
-        """Keep a screenshot of the whole page, to be looked at."""
+        """Keep a screenshot of the whole page, to be looked at; of a page higher than a picture can be, a second of its end."""
         size = self.page.viewport_size
-        height = min(12_000, self.page.evaluate("document.documentElement.scrollHeight"))
-        self.page.set_viewport_size({"width": size["width"], "height": height})
-        self.page.wait_for_timeout(1500)  # pictures that come into view, charts that take their new width
+        whole = self.page.evaluate("document.documentElement.scrollHeight")
+        self.page.set_viewport_size({"width": size["width"], "height": min(_HIGHEST, whole)})
+        self.page.wait_for_function(_DRAWN)
         self.page.screenshot(path=where)
+        if whole > _HIGHEST:
+            self.page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+            self.page.wait_for_function(_DRAWN)
+            self.page.screenshot(path=where.with_stem(f"{where.stem} end"))
         self.page.set_viewport_size(size)
+        self.page.evaluate("window.scrollTo(0, 0)")
 
 
 def nameless(page: Page) -> list[str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import requests
+from board import Board
+from browser import browser_of_its_own, needs_chromium
+from playwright.sync_api import expect
 from realm import open_realm, token
 from server import Server
 from studies import write_frames
@@ -21,7 +24,7 @@ def realm():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, realm):
     root = tmp_path_factory.mktemp("login")
-    write_frames(root / "studies", root / "truth", 2)
+    write_frames(root / "studies", root / "truth", 3)
     environment = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": realm.url}
     server = Server(
         root / "studies", root / "server.log", environment=environment, labels="lesion", auto_retrain="false"
@@ -98,3 +101,33 @@ def test_a_browser_logs_in_and_sees_ohif(server, realm):
     assert "<title>LoCo</title>" in browser.get(f"{server.url}/loco/").text
     rights = browser.get(f"{server.url}/loco/page/summary").json()["rights"]
     assert rights == {"user": "ann", "login": True, "write": True, "admin": False}
+
+
+@needs_chromium
+@pytest.mark.parametrize("role", ["user", "annotator", "admin"])
+def test_the_page_offers_what_the_role_may_do(server, realm, role):
+    truth = server.studies.parent / "truth" / "frame_000.png"  # a training needs a label
+    url, annotator = f"{server.url}/datastore/label?image=frame_000", bearer(realm, "monailabel-annotator")
+    assert requests.put(url, files={"label": truth.open("rb")}, headers=annotator, timeout=60).status_code == 200
+    realm.token = token(realm, realm_access={"roles": [f"monailabel-{role}"]})
+    with browser_of_its_own() as browser:
+        board = Board(browser.new_page(), server.url)
+        page = board.page
+        page.goto(f"{server.url}/loco/")
+        page.get_by_label("Name").fill("ann")
+        page.get_by_label("Password").fill("right")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#about")).to_contain_text("logged in as ann")
+        card = page.locator("#next .study").first
+        expect(card.locator("[data-part=open]")).to_be_visible()
+        for part in ("pin", "skip"):
+            expect(card.locator(f"[data-part={part}]")).to_be_visible(visible=role != "user")
+        expect(board.panel("training", "start")).to_be_visible(visible=role == "admin")
+        assert board.errors == []
+
+        page.context.clear_cookies()
+        expect(page.locator("#connection")).to_have_text("Logged out. Log in")
+        page.locator("#connection").get_by_role("link", name="Log in").click()
+        expect(page.get_by_label("Password")).to_be_visible()
+        assert page.url.endswith("next=%2Floco%2F")

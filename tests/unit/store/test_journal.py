@@ -437,8 +437,10 @@ def test_scores_are_kept_per_version_and_image(journal):
     marks.append(journal.score_mark())
     assert marks[0] < marks[1] < marks[2]
 
+    journal.put_scores("m", 0, rows[:1], NOW)
     journal.drop_scores_before("m", 2)
     assert journal.scored_images("m", 1) == set()
+    assert journal.scored_images("m", 0) == {rows[0].image}, "a weak model leaves choosing to the look before it"
     assert journal.scored_images("m", 2) == {"a", "b"}
 
 

@@ -13,6 +13,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.utils.others.generic import name_to_device
 
+from lib.activelearning.board import is_usable
 from lib.core.cases import Case, Record, load_case
 from lib.core.checkpoint import Checkpoint, restore_network
 from lib.core.dropout import dropout_passes
@@ -87,8 +88,13 @@ class LowContrastScoring(ScoringMethod):
                 live = journal.live_version(self._name)
                 if live is not None and live.version > version:
                     return {"scored": count - skipped, "skipped": skipped, "reason": "a newer model is live"}
-        journal.drop_scores_before(self._name, version)
+        journal.drop_scores_before(self._name, self._chosen_by(version))
         return {"scored": len(todo) - skipped, "skipped": skipped, "model_version": version}
+
+    def _chosen_by(self, version: int) -> int:
+        """The version whose scores choose the next image: this one, or an older one while this one is too weak."""
+        versions = self._project.journal.versions(self._name)
+        return max((v.version for v in versions if v.version <= version and is_usable(v)), default=version)
 
     def _score(
         self,

@@ -57,9 +57,9 @@ class Scores(Database):
         return int(rows[0]["seq"]) if rows else 0
 
     def drop_scores_before(self, model: str, version: int) -> None:
-        """Delete the scores by versions older than `version`."""
+        """Delete the scores by versions older than `version`; the look before any model stays, for as long as none is usable."""
         with self.write() as connection:
-            connection.execute("DELETE FROM scores WHERE model = ? AND version < ?", (model, version))
+            connection.execute("DELETE FROM scores WHERE model = ? AND version BETWEEN 1 AND ?", (model, version - 1))
 
 
 def _block(rows: Sequence[Score]) -> tuple[str, str, bytes, bytes]:

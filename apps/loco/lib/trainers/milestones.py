@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 PICTURES = 4
 """Validation cases that are drawn."""
+_RECORD_EVERY_S = 5.0
+"""Whoever follows the run hears of it this often, also when steps are slow or an epoch is long."""
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Milestones:
     def __init__(self, name: str, context: Context, state: RunState, folder: ModelFolder, journal: Journal) -> None:
         self._name, self._context, self._state, self._folder, self._journal = name, context, state, folder, journal
         self._progress = Progress(context, state)
+        self._recorded = time.monotonic()
 
     def attach(self, trainer: Engine) -> None:
         """Register with the trainer, and measure the live model on today's validation cases."""
@@ -80,6 +83,8 @@ class Milestones:
         state.tracking.scalars(curves(terms, self._thresholds(), state.spec.labels), progress.step)
         if progress.is_due():
             logger.info(progress.line())
+            self._record()
+        elif time.monotonic() - self._recorded >= _RECORD_EVERY_S:
             self._record()
 
     def epoch_done(self) -> None:
@@ -168,6 +173,7 @@ class Milestones:
 
     def _record(self, outcome: Mapping[str, Any] | None = None) -> None:
         """Progress to the journal and to MONAI Label's train_stats, written whole."""
+        self._recorded = time.monotonic()
         stats = {**self._progress.stats(), "status": "running", **(outcome or {})}
         self._journal.update_run(self._state.run_id, {**stats, "history": self._progress.curve()}, time.time())
         with replacing(self._folder.stats) as file:

@@ -57,9 +57,12 @@ function mark(shape, x, y, size) {
   return paths[shape] ? svg('path', { ...at, d: paths[shape] }) : svg('circle', { ...at, r: s });
 }
 
+// Lines without marks are told apart by their dashes.
+const classOf = ({ bare }, i) => `series series-${i % 6}${bare ? ' bare' : ''}`;
+
 function legend(node, series) {
   const entries = series.map((one, i) => {
-    const key = svg('svg', { width: 28, height: 12, 'aria-hidden': 'true', class: `series series-${i % 6}` });
+    const key = svg('svg', { width: 28, height: 12, 'aria-hidden': 'true', class: classOf(one, i) });
     if (!one.loose) {
       key.append(svg('path', { class: 'line', d: 'M1 6H27' }));
     }
@@ -127,7 +130,7 @@ function thinned(values, most) {
 }
 
 function line(series, i, xOf, yOf, unit) {
-  const group = svg('g', { class: `series series-${i % 6}` });
+  const group = svg('g', { class: classOf(series, i) });
   const banded = series.points.filter(p => Number.isFinite(p.low) && Number.isFinite(p.high));
   if (banded.length > 1 && !series.loose) {
     const there = banded.map(p => `${xOf(p.x)} ${yOf(p.high)}`);

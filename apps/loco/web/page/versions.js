@@ -51,7 +51,7 @@ export class Versions {
         el('p', { class: 'hint', 'data-part': 'reason' })),
       el('div', { class: 'side' },
         el('div', { class: 'actions' },
-          button('back', 'Roll back to this', () => this.rollBack(version)),
+          el('button', { class: 'button small', type: 'button', 'data-part': 'back', onclick: () => this.goLive(version) }),
           button('bundle', 'Make bundle', (b, s) => this.bundle(b, s, version)),
           el('a', { class: 'button small', 'data-part': 'download', download: '' })),
         el('div', { class: 'making', 'data-part': 'making' }, el('progress', { 'aria-label': `Making the bundle of version ${version}` }), el('span', { 'data-part': 'making-words' })),
@@ -68,6 +68,7 @@ export class Versions {
     });
     setText(part(node, 'reason'), sentence(version.reason) + (version.size_bytes === null ? ' Its file is no longer kept.' : ''));
     const { admin } = this.page.summary.rights;
+    setText(part(node, 'back'), this.wordsOf(version.version));
     setShown(part(node, 'back'), version.can_go_live && admin);
     this.fillBundle(node, version, admin);
   }
@@ -106,11 +107,18 @@ export class Versions {
     });
   }
 
-  rollBack(version) {
+  // What it is to let a version serve.
+  wordsOf(version) {
+    const { live } = this.models;
+    return live === null || version > live ? `Make version ${count(version)} live` : `Roll back to version ${count(version)}`;
+  }
+
+  goLive(version) {
+    const words = this.wordsOf(version);
     confirmed({
-      title: `Roll back to version ${count(version)}?`,
+      title: `${words}?`,
       text: `Version ${count(version)} serves from now on. The version that serves now is kept, and you can come back to it in the same way. The next training that is not worse goes live as usual.`,
-      button: 'Roll back',
+      button: version < this.models.live ? 'Roll back' : 'Make live',
       action: async () => {
         await api.rollBack(version);
         await this.page.look();

@@ -106,7 +106,8 @@ def _sentence(compared: int, versions: int, cases: int) -> str:
             "they have in common."
         )
     others = versions - compared
-    rest = f"; {others} older ones were measured on fewer cases or others" if others else ""
+    noun = "other version was" if others == 1 else "other versions were"
+    rest = f"; {others} {noun} not measured on all of these" if others else ""
     return f"{compared} versions on the same {cases} validation cases{rest}."
 
 

@@ -1,0 +1,46 @@
+"""Which scores are there after a pass: those by which the next image is chosen, and the look before any model."""
+
+from types import SimpleNamespace
+
+import pytest
+from unit.desks import open_desk, publish, score, submit
+
+from lib.scoring import low_contrast
+from lib.scoring.low_contrast import LowContrastScoring
+
+
+@pytest.fixture
+def desk(tmp_path):
+    desk = open_desk(tmp_path)
+    for image in desk.studies.list_images()[:4]:
+        submit(desk, image)
+    score(desk, 0)
+    return desk
+
+
+def has_passed(desk, version, monkeypatch):
+    """A pass in which nothing is left to score; returns the versions that still have scores."""
+    score(desk, version)
+    live = SimpleNamespace(version=version)
+    monkeypatch.setattr(low_contrast, "live_checkpoint", lambda folder: live)
+    passing = LowContrastScoring(desk.model, desk.project, "")
+    passing._score_all([], live, None, {}, None)
+    return [v for v in range(4) if desk.journal.scored_images(desk.model, v)]
+
+
+def test_a_better_version_replaces_the_scores_of_the_older(desk, monkeypatch):
+    score(desk, publish(desk, {"a": 0.8, "b": 0.9, "c": 0.7}))
+    assert has_passed(desk, publish(desk, {"a": 0.8, "b": 0.9, "c": 0.8}), monkeypatch) == [0, 2]
+    assert desk.view().version == 2
+
+
+def test_a_weak_version_leaves_choosing_to_the_one_before(desk, monkeypatch):
+    score(desk, publish(desk, {"a": 0.8, "b": 0.9, "c": 0.7}))
+    assert has_passed(desk, publish(desk, {"a": 0.2, "b": 0.3, "c": 0.4}), monkeypatch) == [0, 1, 2]
+    assert desk.view().version == 1
+
+
+def test_a_weak_first_version_leaves_choosing_to_the_look_before_it(desk, monkeypatch):
+    assert has_passed(desk, publish(desk, {"a": 0.2, "b": 0.3, "c": 0.4}), monkeypatch) == [0, 1]
+    assert desk.view().version == 0
+    assert desk.view().pool.terms, "the images are known, none is served as not looked at"
