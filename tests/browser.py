@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Route, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -45,16 +45,29 @@ _IMAGE = """() => {
 
 
 class Ohif:
-    """OHIF in a browser. Everything that the page could not do is collected in `errors`."""
+    """OHIF in a browser. Everything that the page could not do is collected in `errors`, what it asked in `questions`.
+
+    `consents`: what it is answered.
+    """
 
     def __init__(self, page: Page, url: str, shots: Path) -> None:
         self.page, self.url, self.shots = page, url, shots
         self.errors: list[str] = []
+        self.questions: list[str] = []
+        self.consents = True
         page.set_default_timeout(PATIENCE_MS)
         notice = page.get_by_role("button", name="Confirm and Hide")
         page.add_locator_handler(notice, lambda: notice.click())
+        page.on("dialog", self._answer)
         page.on("pageerror", lambda e: self.errors.append(str(e)))
         page.on("response", lambda r: self.errors.append(f"{r.status} {r.url}") if r.status >= 500 else None)
+
+    def _answer(self, dialog: Dialog) -> None:
+        self.questions.append(dialog.message)
+        if self.consents:
+            dialog.accept()
+        else:
+            dialog.dismiss()
 
     def studies(self, query: str = "") -> None:
         """Open the study list."""

@@ -95,6 +95,12 @@ def test_frames_of_a_folder_are_annotated(servers, browser):
         viewer.ready()
         assert viewer.part("image").inner_text() == "frame_002"
         viewer.press("run", "submit labels first")
+        viewer.consents = False
+        viewer.press("submit", "Nothing was submitted")
+        assert not (root / "studies/labels/final/frame_002.png").exists()
+        (question,) = viewer.questions
+        assert "without any of the classes" in question
+        viewer.consents = True
 
         painted = viewer.stroke((0.4, 0.5))
         assert painted.sum() > 100
@@ -123,6 +129,9 @@ def test_frames_of_a_folder_are_annotated(servers, browser):
         assert len({"frame_002", second, third, fourth}) == 4
         (skipped,) = Journal(root / "studies/loco.sqlite").read("SELECT image, client, reason FROM skips")
         assert tuple(skipped) == (third, viewer.part("client").input_value(), "unsure")
+        assert len(viewer.questions) == 1, "a label with something in it is submitted without a question"
+        viewer.press("submit", "was submitted")
+        assert (len(viewer.questions), saved(root, fourth).any()) == (2, False)
         assert viewer.errors == []
 
 
@@ -218,7 +227,7 @@ def test_a_folder_of_dicom_files_is_annotated_as_a_pacs_is(servers, browser):
         shown = viewer.labelmap()
         answer = server.post("/infer/slice", params={"image": series[0], "output": "image"})
         meant = voxels_of(answer)
-        # one stroke teaches little: this mask may be empty, those of test_pacs.py and of the frames are not
+        # one stroke teaches little: this mask may be empty, and then the panel asks; those of test_pacs.py are not
         assert meant.sum() < meant.size / 2
         np.testing.assert_array_equal(np.sort(viewer.image()[shown > 0]), np.sort(stacked(studies[0])[meant > 0]))
         viewer.press("submit", "was submitted")

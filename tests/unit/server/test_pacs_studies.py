@@ -216,6 +216,15 @@ def test_a_seg_that_cannot_be_used_says_why_once(tmp_path):
     assert store.get_labeled_images() == []
 
 
+def test_a_study_of_pictures_with_a_seg_is_opened_by_its_pictures(tmp_path):
+    volume, picture = volume_series(array()), picture_series("OT", [np.zeros((6, 8, 3), np.uint8)])
+    plain = picture_series("ES", [np.ones((6, 8, 3), np.uint8)], "P3")
+    mask = np.ones((8, 6, 1), np.uint8)
+    store = pacs(tmp_path, [*volume, *picture, *plain, seg_of(volume, drawn()), seg_of(picture, mask)])
+    assert store.pictures_of(picture[0].StudyInstanceUID) == [uid(picture)]
+    assert store.pictures_of(plain[0].StudyInstanceUID) == store.pictures_of(volume[0].StudyInstanceUID) == []
+
+
 def test_an_all_background_seg_is_a_label(tmp_path):
     headers = volume_series(array())
     store = pacs(tmp_path, [*headers, seg_of(headers, drawn() * 0)])

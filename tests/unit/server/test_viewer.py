@@ -69,3 +69,24 @@ def test_the_lookup_answers_with_the_image_or_a_sentence(folder):
     listed = client.get("/proxy/dicom/qido/studies").json()
     assert len(listed) == 3
     assert len(studies.list_images()) == 3
+
+
+def test_a_picture_with_a_seg_beside_it_is_opened_without_it(folder):
+    _, viewer, _ = folder
+    app = FastAPI()
+    for router in viewer.routers():
+        app.include_router(router)
+    client = TestClient(app)
+    for image, opened in (("frame_000", True), ("patient000_frame01", False)):
+        place = viewer.located({"id": image})
+        study, series = place["StudyInstanceUID"], place["SeriesInstanceUID"]
+        assert client.get("/loco/viewer/pictures", params={"study": study}).json() == {"series": []}
+        headers = viewer._presented.instances(image)
+        (case,), _ = cases_of(series, headers)
+        classes = np.zeros(case.grid.shape, np.uint8)
+        viewer._stored.store(
+            write_seg(classes, case.grid, headers[0], {"lesion": 1}, Author("x"), datetime(2024, 1, 2))
+        )
+        found = client.get("/loco/viewer/pictures", params={"study": study}).json()
+        assert found == {"series": [series] if opened else []}
+    assert client.get("/loco/viewer/pictures", params={"study": "1.2"}).json() == {"series": []}

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from lib.core.files import replacing
-from lib.core.images import CaseError, read_header, read_image
+from lib.core.images import CaseError, is_picture, read_header, read_image
 from lib.progressbar import track
 from lib.server.asdicom import Identity, datasets_of, header_of
 from lib.server.dicompaths import SEGMENTATIONS
@@ -102,6 +102,12 @@ class PresentedImages:
     def image_of(self, series: str) -> str | None:
         """The image that is presented as a series."""
         return next((i for i in self._datastore.list_images() if self.identity(i).series == series), None)
+
+    def pictures_of(self, study: str) -> list[str]:
+        """Series of a study of pictures; empty when one of its images is a volume."""
+        images = [i for i in self._datastore.list_images() if self.identity(i).study == study]
+        pictures = all(is_picture(self._datastore.get_image_uri(i)) for i in images)
+        return [self.identity(i).series for i in images] if pictures else []
 
     def instances(self, image: str) -> list[Dataset]:
         """An image as DICOM instances."""

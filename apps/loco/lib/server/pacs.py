@@ -81,6 +81,12 @@ class PacsStudies(Studies):
         with self._converting, unusable_as_sentence(image_id):
             return self._converted(image_id) or self._convert(image_id)
 
+    def pictures_of(self, study: str) -> list[str]:
+        """Series of a study of pictures with a SEG beside them; empty when one holds a volume or none is a SEG."""
+        series = sorted(s.uid for s in self.index.images.values() if s.study == study)
+        volume = any(uid in self.index.cases for uid in series)
+        return series if not volume and any(s.study == study for s in self.index.segs.values()) else []
+
     def refresh(self) -> None:
         """Ask the server what there is. Raises `HTTPException` 503 when it does not answer."""
         super().refresh()

@@ -31,6 +31,8 @@ from lib.studies import group_of
 
 logger = logging.getLogger(__name__)
 
+_SERIES_IN_ADDRESS = 40
+
 
 class Viewer:
     """Which image of the studies is which series of the viewer, and the routes that show them."""
@@ -47,6 +49,7 @@ class Viewer:
         """
         self._studies, self._place, self._labels = studies, place, labels
         dicom = isinstance(studies, PacsWithSegs)
+        self._stored: StoredSegmentations | None = None
         self._presented = None if dicom else PresentedImages(studies, project, lambda i: group_of(studies, i, pattern))
 
     def image_of(self, series: str, instance: str = "") -> str | None:
@@ -61,6 +64,19 @@ class Viewer:
             return sample
         identity = self._presented.identity(sample["id"])
         return {**sample, "StudyInstanceUID": identity.study, "SeriesInstanceUID": identity.series}
+
+    def pictures_of(self, study: str) -> list[str]:
+        """Series by which OHIF opens a study of pictures that has a SEG beside them: with the SEG it cannot open it.
+
+        Empty when it can open the study as it is. Not more series than fit into an address.
+        """
+        if self._presented is None:
+            found = self._studies.pictures_of(study)
+        elif self._stored is None or study not in {e.header.StudyInstanceUID for e in self._stored.series().values()}:
+            found = []
+        else:
+            found = self._presented.pictures_of(study)
+        return found[:_SERIES_IN_ADDRESS]
 
     def routers(self) -> list[APIRouter]:
         """Routes of the pages and the images."""
@@ -85,7 +101,7 @@ class Viewer:
     def _pictures(self) -> APIRouter:
         place = Path(self._place)
         state = state_of_list(place) if place.suffix.lower() == ".json" else place / STATE
-        stored = StoredSegmentations(state / SEGMENTATIONS)
+        self._stored = stored = StoredSegmentations(state / SEGMENTATIONS)
         catalogue = Merged(self._presented, stored)
 
         def store(dataset: Dataset) -> None:
@@ -129,5 +145,11 @@ class Viewer:
                     404, "expected an image to segment, but this series is none of the studies; open another"
                 )
             return {"image": found}
+
+        @router.get(
+            "/loco/viewer/pictures", summary="Series to open of a study of pictures that OHIF cannot open with its SEG"
+        )
+        def pictures(study: str) -> dict[str, list[str]]:
+            return {"series": self.pictures_of(study)}
 
         return router

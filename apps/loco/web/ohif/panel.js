@@ -3,7 +3,9 @@ import * as server from './server.js';
 import * as viewer from './viewer.js';
 
 const MODE = '/ohif/monai-label';
-const PICTURE = 'initialSOPInstanceUID'; // OHIF's own parameter
+const STUDY = 'StudyInstanceUIDs'; // these three are OHIF's own parameters
+const SERIES = 'SeriesInstanceUIDs';
+const PICTURE = 'initialSOPInstanceUID';
 const FRAME = 'frame'; // of a film
 const WAIT_MS = 500;
 const POLL_MS = 3000;
@@ -155,6 +157,7 @@ class Panel {
     await this.look();
     const { file, empty } = await viewer.labelFile(this.view);
     if (empty && !window.confirm('Nothing is labelled. Submit the image as one without any of the classes?')) {
+      this.say('Nothing was submitted. Draw with the brush, or run the model, then submit.');
       return;
     }
     this.say('Submitting ...');
@@ -173,8 +176,8 @@ class Panel {
       throw new Error(`${found.id} was chosen, but the server does not say in which study it is; open it by hand.`);
     }
     sessionStorage.setItem('loco-reason', JSON.stringify({ image: found.id, reason: found.reason || '' }));
-    const place = new URLSearchParams({ StudyInstanceUIDs: found.StudyInstanceUID });
-    const details = { SeriesInstanceUIDs: found.SeriesInstanceUID, [PICTURE]: found.SOPInstanceUID, [FRAME]: found.Frame };
+    const place = new URLSearchParams({ [STUDY]: found.StudyInstanceUID });
+    const details = { [SERIES]: found.SeriesInstanceUID, [PICTURE]: found.SOPInstanceUID, [FRAME]: found.Frame };
     Object.entries(details).forEach(([name, value]) => value && place.set(name, value));
     window.location.assign(`${MODE}?${place}`);
   }
@@ -244,6 +247,19 @@ function reasonFor(image) {
   return chosen.image === image && chosen.reason ? `Chosen because: ${chosen.reason}` : '';
 }
 
+// A SEG of a picture has no place in space, and OHIF cannot open a study with one: such a study is opened by its pictures.
+async function leaveSegOut() {
+  const place = new URL(window.location.href);
+  if (place.pathname !== MODE || !place.searchParams.has(STUDY) || place.searchParams.has(SERIES)) {
+    return;
+  }
+  const { series } = await server.picturesOf(place.searchParams.get(STUDY));
+  if (series.length) {
+    place.searchParams.set(SERIES, series.join(','));
+    window.location.replace(place);
+  }
+}
+
 // The study list blocks the mode for everything but CT and MR; here it works for every study.
 function offerMode() {
   for (const blocked of document.querySelectorAll('a.cursor-not-allowed[href*="/monai-label?"]:not([hidden])')) {
@@ -267,6 +283,7 @@ function mount() {
   }
 }
 
+leaveSegOut().catch(error => console.warn(error.message));
 new MutationObserver(() => {
   offerMode();
   mount();

@@ -44,6 +44,11 @@ export async function imageOf(series, instance) {
   return (await answerOf(`/loco/viewer/image?${query}`)).json();
 }
 
+// Series by which a study of pictures must be opened because of a SEG beside them: { series }, empty when it need not.
+export async function picturesOf(study) {
+  return (await answerOf(`/loco/viewer/pictures?${new URLSearchParams({ study })}`)).json();
+}
+
 // The mask of the live model as NRRD.
 export async function infer(model, image) {
   const wishes = { result_extension: '.nrrd', result_dtype: 'uint8', result_compress: false };
