@@ -1,4 +1,5 @@
 // LoCo's panel in OHIF's MONAI Label mode: run, correct, submit, next, skip, and the training as it goes on.
+import { mendExport } from './export.js';
 import * as server from './server.js';
 import * as viewer from './viewer.js';
 
@@ -285,6 +286,7 @@ function mount() {
 
 leaveSegOut().catch(error => console.warn(error.message));
 new MutationObserver(() => {
+  mendExport();
   offerMode();
   mount();
 }).observe(document.documentElement, { childList: true, subtree: true });
