@@ -23,6 +23,8 @@ from lib.core.plan import plan_task
 from lib.core.spec import MethodSpec
 
 STUDIES = 3
+LIMIT_MB = 24
+"""Of an upload; a model file is somewhat smaller."""
 
 
 class Pair:
@@ -34,7 +36,7 @@ class Pair:
         for name, source in (("stock", ROOT / "tests/stock"), ("loco", ROOT / "apps/loco")):
             folder = root / name
             self.ids = write_frames(folder / "studies", folder / "truth", STUDIES)
-            conf = {} if name == "stock" else {"labels": "lesion", "max_upload_mb": 2, "auto_retrain": "false"}
+            conf = {} if name == "stock" else {"labels": "lesion", "max_upload_mb": LIMIT_MB, "auto_retrain": "false"}
             self.servers[name] = Server(folder / "studies", folder / "server.log", source, **conf)
 
     def model(self, name):
@@ -154,14 +156,13 @@ def test_a_file_that_is_no_model_does_not_go_live(pair):
 
 @pytest.mark.parametrize("said", [True, False], ids=["length known", "streamed"])
 def test_uploads_have_a_size_limit(pair, said):
-    """`loco` is started with a limit of 2 MB."""
     boundary = "limit"
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="big_{said}.png"\r\n\r\n'.encode()
-    body = head + bytes(3 * 2**20) + f"\r\n--{boundary}--\r\n".encode()
+    body = head + bytes((LIMIT_MB + 1) * 2**20) + f"\r\n--{boundary}--\r\n".encode()
 
     def pieces():
-        for start in range(0, len(body), 2**16):
-            yield body[start : start + 2**16]
+        for start in range(0, len(body), 2**20):
+            yield body[start : start + 2**20]
 
     def hole(name, server, folder):
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
