@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tarfile
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -201,6 +202,7 @@ BAD = {
     "parameters that are no JSON": ("POST", "/infer/{model}?image=frame_000", {"data": {"params": "{"}}),
     "parameters that are a list": ("POST", "/infer/{model}?image=frame_000", {"data": {"params": "[1]"}}),
     "parameters nested without end": ("POST", "/infer/{model}?image=frame_000", {"data": {"params": "[" * 100_000}}),
+    "a mask as DICOM SEG": ("POST", "/infer/{model}?image=frame_000&output=dicom_seg", {}),
     "no image": ("POST", "/infer/{model}", {}),
     "unknown image": ("POST", "/infer/{model}?image=none", {}),
     "unknown strategy": ("POST", "/activelearning/none", {"json": {}}),
@@ -278,6 +280,15 @@ def test_names_of_patients_and_annotators_are_not_logged(pair, tmp_path):
     for name in pair.servers:
         (pair.root / name / "truth/broken.png").write_bytes(b"no picture")
     assert wide_open(pair, hole) == STOCK_ONLY
+
+
+def test_an_archive_of_the_studies_does_not_stay(pair):
+    """It holds all images and labels; written where temporary files go."""
+    for server in pair.servers.values():
+        answer = server.get("/datastore/dataset")
+        names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
+        assert any(SECRETS[0] in name for name in names)
+    pair.servers["loco"].wait_for(lambda: not list((pair.root / "loco/app/model").glob("*/uploads/*")), 20)
 
 
 EXAMPLES = int(os.environ.get("LOCO_EXAMPLES", "4"))
