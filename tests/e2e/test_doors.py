@@ -115,8 +115,10 @@ def test_inference_reads_studies_alone(pair, where):
 
 
 def test_a_training_writes_into_its_own_folder(pair):
-    def hole(name, server, folder):
+    for name, server in pair.servers.items():  # side by side
         server.post(f"/train/{pair.model(name)}", json={"name": "../../../victim_of_train"})
+
+    def hole(name, server, folder):
         task = server.wait_for(lambda: _ended(server), 400)
         assert task["status"] in ("ERROR", "DONE")
         return (folder / "victim_of_train").exists()
