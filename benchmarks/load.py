@@ -117,16 +117,16 @@ def under_load(server: Server, model: str, truth: Path, annotators: int, minutes
     return seen
 
 
-def memory_growth(server: Server, model: str, images: list[str], infers: int) -> tuple[float, float]:
-    """Resident memory of the server in MB after a tenth of the inferences, and how much the rest added."""
+def memory_of(server: Server, model: str, images: list[str], infers: int) -> list[int]:
+    """Resident memory of the server in MB after each tenth of the inferences."""
     process = psutil.Process(server.process.pid)
-    first = 0.0
+    seen = []
     for number in track(range(infers), "Inferences"):
         url = f"{server.url}/infer/{model}?image={images[number % len(images)]}&output=json"
         requests.post(url, timeout=_TIMEOUT_S).raise_for_status()
-        if number == infers // 10:
-            first = process.memory_info().rss / 2**20
-    return first, process.memory_info().rss / 2**20 - first
+        if (number + 1) * 10 // infers > number * 10 // infers:
+            seen.append(round(process.memory_info().rss / 2**20))
+    return seen
 
 
 def summary(seen: Seen) -> dict[str, Any]:
@@ -163,8 +163,9 @@ def measure_loco(root: Path, options: argparse.Namespace) -> dict[str, Any]:
         long = {"max_epochs": 1000, "iterations_per_epoch": 20}
         seen = under_load(server, "frame", root / "truth", options.annotators, options.minutes, long)
         requests.delete(f"{server.url}/train/", timeout=_TIMEOUT_S)
-        first, growth = memory_growth(server, "frame", ids, options.infers)
-        return {**summary(seen), "rss_mb": round(first), "growth_mb": round(growth, 1), "infers": options.infers}
+        memory = memory_of(server, "frame", ids, options.infers)
+        growth = memory[-1] - memory[0]
+        return {**summary(seen), "rss_mb_by_tenth": memory, "growth_mb": growth, "infers": options.infers}
     finally:
         server.stop()
 

@@ -67,7 +67,13 @@ def test_every_address_asks_for_a_token(server, realm):
 def test_an_annotator_annotates_and_does_not_administrate(server, realm):
     annotator = bearer(realm, "monailabel-annotator")
     assert server.get("/info/", headers=annotator).status_code == 200
-    picked = server.post("/activelearning/random", json={}, headers=annotator).json()["id"]
+    picked = server.post("/activelearning/random", json={"client_id": "x"}, headers=annotator).json()["id"]
+    body = {"image": picked, "client_id": "x"}
+    assert server.post("/loco/renew", json=body, headers=annotator).status_code == 200, "the name is that of the token"
+    bob = {"Authorization": f"Bearer {token(realm, preferred_username='bob')}"}
+    for path in ("/loco/renew", "/loco/release"):
+        stolen = server.post(path, json={"image": picked, "client_id": "ann"}, headers=bob)
+        assert stolen.status_code == 409, "nobody gives back what another one holds"
     label = server.studies.parent / "truth" / f"{picked}.png"
     url = f"{server.url}/datastore/label?image={picked}"
     assert requests.put(url, files={"label": label.open("rb")}, headers=annotator, timeout=60).status_code == 200

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tarfile
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -23,6 +24,8 @@ from lib.core.plan import plan_task
 from lib.core.spec import MethodSpec
 
 STUDIES = 3
+LIMIT_MB = 24
+"""Of an upload; a model file is somewhat smaller."""
 
 
 class Pair:
@@ -34,7 +37,7 @@ class Pair:
         for name, source in (("stock", ROOT / "tests/stock"), ("loco", ROOT / "apps/loco")):
             folder = root / name
             self.ids = write_frames(folder / "studies", folder / "truth", STUDIES)
-            conf = {} if name == "stock" else {"labels": "lesion", "max_upload_mb": 2, "auto_retrain": "false"}
+            conf = {} if name == "stock" else {"labels": "lesion", "max_upload_mb": LIMIT_MB, "auto_retrain": "false"}
             self.servers[name] = Server(folder / "studies", folder / "server.log", source, **conf)
 
     def model(self, name):
@@ -112,8 +115,10 @@ def test_inference_reads_studies_alone(pair, where):
 
 
 def test_a_training_writes_into_its_own_folder(pair):
-    def hole(name, server, folder):
+    for name, server in pair.servers.items():  # side by side
         server.post(f"/train/{pair.model(name)}", json={"name": "../../../victim_of_train"})
+
+    def hole(name, server, folder):
         task = server.wait_for(lambda: _ended(server), 400)
         assert task["status"] in ("ERROR", "DONE")
         return (folder / "victim_of_train").exists()
@@ -154,14 +159,13 @@ def test_a_file_that_is_no_model_does_not_go_live(pair):
 
 @pytest.mark.parametrize("said", [True, False], ids=["length known", "streamed"])
 def test_uploads_have_a_size_limit(pair, said):
-    """`loco` is started with a limit of 2 MB."""
     boundary = "limit"
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="big_{said}.png"\r\n\r\n'.encode()
-    body = head + bytes(3 * 2**20) + f"\r\n--{boundary}--\r\n".encode()
+    body = head + bytes((LIMIT_MB + 1) * 2**20) + f"\r\n--{boundary}--\r\n".encode()
 
     def pieces():
-        for start in range(0, len(body), 2**16):
-            yield body[start : start + 2**16]
+        for start in range(0, len(body), 2**20):
+            yield body[start : start + 2**20]
 
     def hole(name, server, folder):
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
@@ -200,6 +204,7 @@ BAD = {
     "parameters that are no JSON": ("POST", "/infer/{model}?image=frame_000", {"data": {"params": "{"}}),
     "parameters that are a list": ("POST", "/infer/{model}?image=frame_000", {"data": {"params": "[1]"}}),
     "parameters nested without end": ("POST", "/infer/{model}?image=frame_000", {"data": {"params": "[" * 100_000}}),
+    "a mask as DICOM SEG": ("POST", "/infer/{model}?image=frame_000&output=dicom_seg", {}),
     "no image": ("POST", "/infer/{model}", {}),
     "unknown image": ("POST", "/infer/{model}?image=none", {}),
     "unknown strategy": ("POST", "/activelearning/none", {"json": {}}),
@@ -277,6 +282,15 @@ def test_names_of_patients_and_annotators_are_not_logged(pair, tmp_path):
     for name in pair.servers:
         (pair.root / name / "truth/broken.png").write_bytes(b"no picture")
     assert wide_open(pair, hole) == STOCK_ONLY
+
+
+def test_an_archive_of_the_studies_does_not_stay(pair):
+    """It holds all images and labels; written where temporary files go."""
+    for server in pair.servers.values():
+        answer = server.get("/datastore/dataset")
+        names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
+        assert any(SECRETS[0] in name for name in names)
+    pair.servers["loco"].wait_for(lambda: not list((pair.root / "loco/app/model").glob("*/uploads/*")), 20)
 
 
 EXAMPLES = int(os.environ.get("LOCO_EXAMPLES", "4"))

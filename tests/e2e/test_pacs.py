@@ -106,11 +106,15 @@ def test_while_the_pacs_is_away_the_next_image_is_ready_and_no_label_is_lost(pac
         assert server.get("/proxy/dicom/qido/studies").status_code == 502
         image = download(server, uid(series[3]))
         nib.save(nib.Nifti1Image(ball(3), image.affine), tmp_path / "label.nii.gz")
-        assert server.submit(uid(series[3]), tmp_path / "label.nii.gz", client_id="ann").ok
+        answer = server.submit(uid(series[3]), tmp_path / "label.nii.gz", client_id="ann")
+        assert answer.ok
+        assert "the PACS did not take it yet" in answer.json()["note"]
+        assert "1 labels are kept here and not in the PACS yet" in server.get("/loco/health").json()["reasons"]
         assert labelled(server) == 1
     finally:
         orthanc.start()
     server.wait_for(lambda: len(orthanc.segs()) == 1)
+    server.wait_for(lambda: "PACS" not in str(server.get("/loco/health").json()["reasons"]))
 
 
 def test_a_series_is_served_with_its_slices_in_order_and_its_true_geometry(pacs):

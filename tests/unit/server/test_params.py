@@ -1,7 +1,7 @@
 import pytest
 from fastapi import HTTPException
 
-from lib.server.params import INFER, TRAIN, allowed, json_object
+from lib.server.params import INFER, TRAIN, allowed, json_object, with_client
 
 
 def test_what_viewers_send_passes():
@@ -37,6 +37,14 @@ def test_unusable_values_are_refused(key, value):
     assert refusal.value.status_code == 400
 
 
+@pytest.mark.parametrize("client", [3, "a\nb", "x" * 201, ["ann"], {}])
+def test_an_annotator_is_a_name(client):
+    assert with_client({"client_id": "Änne"}) == {"client_id": "Änne"}
+    assert with_client({"client_id": None}) == {"client_id": None}
+    with pytest.raises(HTTPException, match="expected `client_id` to be a name"):
+        with_client({"client_id": client})
+
+
 @pytest.mark.parametrize("gpus", ["0; rm -rf", "-1", "all,1", ""])
 def test_gpus_are_numbers(gpus):
     assert allowed({"gpus": "0,1"}, TRAIN) == {"gpus": "0,1"}
@@ -50,7 +58,7 @@ def test_options_of_the_task_are_plain_values():
     assert allowed(given, TRAIN, {"max_epochs", "method", "seed"}) == {"method": ["loco", "supervised"], "seed": 3}
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "3", "null", '"x"'])
+@pytest.mark.parametrize("text", ["{", "[" * 10**5, "[1]", "3", "null", '"x"'])
 def test_form_fields_hold_objects(text):
     assert json_object("") == json_object(None) == json_object("{}") == {}
     with pytest.raises(HTTPException, match="expected `info` to be a JSON object"):

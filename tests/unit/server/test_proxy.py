@@ -127,6 +127,21 @@ def test_a_pacs_that_does_not_answer_is_said_in_a_sentence(error, status, words)
     assert (reply.status_code, words in reply.json()["detail"]) == (status, True)
 
 
+@pytest.mark.parametrize(("method", "status", "times"), [("GET", 200, 2), ("POST", 502, 1)])
+def test_a_kept_connection_that_was_closed_is_opened_again_for_what_only_reads(method, status, times):
+    asked = []
+
+    def answer(request):
+        asked.append(request)
+        if len(asked) == 1:
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+        return httpx.Response(200, json=[])
+
+    client, _ = through(answer)
+    assert client.request(method, "/proxy/dicom/qido/studies").status_code == status
+    assert len(asked) == times
+
+
 def test_storing_passes_the_body_on_and_tells_of_segmentations():
     said = stow_answer((SEG, "http://pacs/studies/1/series/2.5/instances/3"), ("1.2.3", "http://p/studies/1/series/9"))
     told = []

@@ -120,6 +120,11 @@ def rule_of(conf: Mapping[str, str]) -> TokenRule:
     )
 
 
+def annotator_of(user: User, given: Any) -> Any:
+    """Who did something: with the login on the user who is logged in, else whom the viewer names."""
+    return user.username if settings.MONAI_LABEL_AUTH_ENABLE else given
+
+
 def use(tokens: Tokens) -> None:
     """Let MONAI Label's own checks of roles ask `tokens`."""
     stock.from_token = tokens.user

@@ -16,8 +16,9 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.core.images import SUFFIXES
+from lib.server.auth import annotator_of
 from lib.server.names import checked_extension, checked_id, checked_tag
-from lib.server.params import BATCH_INFER, INFER, SCORING, TRAIN, allowed, json_object
+from lib.server.params import BATCH_INFER, INFER, SCORING, TRAIN, allowed, json_object, with_client
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,11 @@ def inference(arguments: Arguments) -> Arguments:
     if not (arguments["image"] or arguments["session_id"] or arguments["file"]):
         raise HTTPException(400, "expected ?image=ID of a study, ?session_id= or a file, but got none; name the study")
     _known_model(arguments["model"])
-    params = allowed(json_object(arguments["params"]), INFER)
+    if arguments["output"] == "dicom_seg":
+        raise HTTPException(
+            400, "expected output as image, json or all, but got dicom_seg; submit the mask, it is stored as DICOM SEG"
+        )
+    params = _with_annotator(allowed(json_object(arguments["params"]), INFER), arguments)
     if arguments["file"]:
         _rename(arguments["file"], "upload")
     if arguments["label"]:
@@ -91,11 +96,7 @@ def score_all(arguments: Arguments) -> Arguments:
 def next_sample(arguments: Arguments) -> Arguments:
     """A strategy that there is; who asks is the user who is logged in."""
     params = {k: v for k, v in (arguments["params"] or {}).items() if isinstance(k, str) and k != "strategy"}
-    if settings.MONAI_LABEL_AUTH_ENABLE:
-        params["client_id"] = arguments["user"].username
-    if not isinstance(params.get("client_id", ""), str):
-        raise HTTPException(400, "expected `client_id` to be a name, but got something else; correct it")
-    return {**arguments, "params": params}
+    return {**arguments, "params": _with_annotator(params, arguments)}
 
 
 def new_image(arguments: Arguments) -> Arguments:
@@ -136,9 +137,7 @@ def new_label(arguments: Arguments) -> Arguments:
     """A label with a usable tag and type; who sent it is the user who is logged in."""
     given = checked_tag(arguments["tag"] or "final")
     _rename(arguments["label"], "label")
-    params = json_object(arguments["params"])
-    if settings.MONAI_LABEL_AUTH_ENABLE:
-        params["client_id"] = arguments["user"].username
+    params = _with_annotator(json_object(arguments["params"]), arguments)
     return {**arguments, "tag": given, "params": json.dumps(params)}
 
 
@@ -181,6 +180,11 @@ def gpu_tool(arguments: Arguments) -> Arguments:
     if shutil.which("nvidia-smi") is None:
         raise HTTPException(404, "expected nvidia-smi, but this machine has none; there is no GPU to report on")
     return arguments
+
+
+def _with_annotator(params: dict[str, Any], arguments: Arguments) -> dict[str, Any]:
+    who = annotator_of(arguments["user"], params.get("client_id"))
+    return with_client({**params, "client_id": who} if who is not None else params)
 
 
 def _app() -> MONAILabelApp:

@@ -145,10 +145,15 @@ class Studies(JournalledLabels):
         pairs = self.datalist()[: limit_cases or None]
         if not pairs:
             raise HTTPException(404, "expected at least one submitted label, but there is none; submit a label first")
-        with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as out, zipfile.ZipFile(out, "w") as archive:
-            for pair in pairs:
-                for key, path in pair.items():
-                    archive.write(path, arcname=f"{key}/{Path(path).name}")
+        with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as out:
+            try:
+                with zipfile.ZipFile(out, "w") as archive:
+                    for pair in pairs:
+                        for key, path in pair.items():
+                            archive.write(path, arcname=f"{key}/{Path(path).name}")
+            except BaseException:
+                Path(out.name).unlink()
+                raise
         return out.name
 
 

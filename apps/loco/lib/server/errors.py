@@ -59,5 +59,5 @@ def _of_system(error: OSError) -> tuple[int, str]:
 def _answer(request: Request, error: Exception) -> JSONResponse:
     status, sentence = status_of(error)
     if status >= 500:
-        logger.error("%s %s: %s", request.method, request.url.path, sentence)
+        logger.error("%s %r: %s", request.method, request.url.path, sentence)
     return JSONResponse({"detail": sentence}, status)

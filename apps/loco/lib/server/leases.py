@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException
 from monailabel.config import RBAC_USER, settings
-from monailabel.endpoints.user.auth import RBAC
+from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.datastore import Datastore
 from pydantic import BaseModel, Field
 
 from lib.activelearning.next_image import LEASE_S
+from lib.server.auth import annotator_of
 from lib.store.journal import Journal
 
 SkipReason = Literal["unreadable", "irrelevant", "duplicate", "unsure", "later"]
@@ -34,7 +35,8 @@ class Held(BaseModel):
     """An image and the annotator who holds it; an anonymous client is ""."""
 
     image: str = Field(min_length=1)
-    client_id: str = ""
+    client_id: str = Field("", max_length=200)
+    """With the login on, who is logged in counts, whatever stands here."""
 
 
 class Skip(Held):
@@ -50,16 +52,17 @@ def used(journal: Journal, request: Mapping[str, Any]) -> None:
 
 def picking_router(model: str, datastore: Datastore, journal: Journal) -> APIRouter:
     """The routes of one model: `/loco/skip`, `/loco/leases`, `/loco/renew`, `/loco/release`, `/loco/picks`."""
-    user = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
-    router = APIRouter(prefix="/loco", tags=["Next image"], dependencies=[user])
+    reader = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+    router = APIRouter(prefix="/loco", tags=["Next image"], dependencies=[reader])
 
     @router.get("/skip/reasons", summary=f"{RBAC_USER}Why an image can be passed by")
     def reasons() -> dict[str, Any]:
         return {"reasons": [{"reason": name, "meaning": text} for name, text in SKIP_REASONS.items()]}
 
     @router.post("/skip", summary=f"{RBAC_USER}Pass an image by, with a reason")
-    def skip(body: Skip) -> dict[str, Any]:
+    def skip(body: Skip, user: User = reader) -> dict[str, Any]:
         _known(datastore, body.image)
+        body.client_id = annotator_of(user, body.client_id)
         for_all = body.reason in _FOR_ALL
         journal.add_skip(body.image, body.client_id, body.reason, time.time(), for_all)
         return {"image": body.image, "reason": body.reason, "for": "all" if for_all else body.client_id}
@@ -76,13 +79,15 @@ def picking_router(model: str, datastore: Datastore, journal: Journal) -> APIRou
         }
 
     @router.post("/renew", summary=f"{RBAC_USER}Hold an image for another half hour")
-    def renew(body: Held) -> dict[str, Any]:
+    def renew(body: Held, user: User = reader) -> dict[str, Any]:
+        body.client_id = annotator_of(user, body.client_id)
         if not journal.renew(body.image, body.client_id, LEASE_S, time.time()):
             raise HTTPException(409, _not_held(body))
         return {"image": body.image, "seconds_left": LEASE_S}
 
     @router.post("/release", summary=f"{RBAC_USER}Give an image back without a label")
-    def release(body: Held) -> dict[str, Any]:
+    def release(body: Held, user: User = reader) -> dict[str, Any]:
+        body.client_id = annotator_of(user, body.client_id)
         if not journal.release(body.image, body.client_id):
             raise HTTPException(409, _not_held(body))
         return {"image": body.image}

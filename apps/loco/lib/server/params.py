@@ -92,6 +92,16 @@ def json_object(text: str | None, what: str = "params") -> dict[str, Any]:
     return value
 
 
+def with_client(params: dict[str, Any]) -> dict[str, Any]:
+    """The same parameters, if the annotator in them is a name. Raises `HTTPException` 400."""
+    given = params.get("client_id")
+    if given is not None and not _text(given):
+        raise HTTPException(
+            400, "expected `client_id` to be a name of up to 200 characters, but got something else; correct it"
+        )
+    return params
+
+
 def allowed(params: Mapping[str, Any], checks: Mapping[str, Check], options: Collection[str] = ()) -> dict[str, Any]:
     """The parameters that a task may see.
 
@@ -114,7 +124,7 @@ def allowed(params: Mapping[str, Any], checks: Mapping[str, Check], options: Col
         )
     unknown = sorted(str(key)[:40] for key in params.keys() - checks.keys() - set(options))
     if unknown:
-        logger.info("Left out parameters that nothing here reads: %s", ", ".join(unknown))
+        logger.info("Left out parameters that nothing here reads: %r", unknown)
     kept = {key: _first(value) for key, value in params.items() if key in checks and value is not None}
     for key, value in kept.items():
         if key != "label_info" and not checks[key](value):

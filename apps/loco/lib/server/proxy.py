@@ -121,7 +121,7 @@ async def _ask(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Respo
     """Send a request and read the head of its answer; what goes wrong between here and the PACS becomes one sentence."""
     place = f"{request.url.scheme}://{request.url.netloc.decode()}"
     try:
-        answer = await client.send(request, stream=True)
+        answer = await _sent(client, request)
     except httpx.TimeoutException as e:
         raise HTTPException(504, f"The PACS at {place} did not answer in time; try again or look after it") from e
     except httpx.TransportError as e:
@@ -135,6 +135,16 @@ async def _ask(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Respo
             502, f"The PACS at {place} refused this server's credentials; correct its user and password"
         )
     return answer
+
+
+async def _sent(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """A connection that was kept may have been closed by the PACS just now; what only reads is asked once more."""
+    try:
+        return await client.send(request, stream=True)
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+        if request.method != "GET":
+            raise
+        return await client.send(request, stream=True)
 
 
 def _streamed(answer: httpx.Response, places: tuple[bytes, bytes]) -> Response:

@@ -72,6 +72,7 @@ _INSTEAD: dict[Callable[..., Any], Callable[..., Any]] = {
     model.api_update_model: upload_model,
     datastore.api_save_label: uploads.save_label,
     datastore.api_add_image: uploads.add_image,
+    datastore.api_download_dataset: uploads.download_dataset,
     session.api_create_session: uploads.create_session,
 }
 """Stock functions that cannot be made safe by looking at their arguments."""

@@ -1,6 +1,7 @@
-"""Uploads: each in a folder of its own, which is gone when the request ends, however it ends.
+"""Files of a request: uploads, each in a folder of its own, and archives; gone when the request ends, however it ends.
 
-MONAI Label writes an upload under a name that another request may be given too, and leaves it there when the disk is full.
+MONAI Label writes an upload under a name that another request may be given too, leaves it there when the disk is full, and
+never deletes an archive of the studies that somebody asked for.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import BackgroundTasks, HTTPException, UploadFile
+from fastapi.responses import FileResponse
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
+from starlette.background import BackgroundTask
 
 
 def save_label(
@@ -48,6 +51,13 @@ def create_session(
         source = folder if len(files) > 1 else folder / files[0].filename
         session_id, info = sessions.add_session(str(source), expiry)
     return {"session_id": session_id, "session_info": info.to_json()}
+
+
+def download_dataset(limit_cases: int | None, user: User) -> FileResponse:
+    """All labelled studies with their labels as a ZIP file, which is gone when it has been sent."""
+    path = app_instance().datastore().get_dataset_archive(limit_cases)
+    later = BackgroundTask(Path(path).unlink, missing_ok=True)
+    return FileResponse(path, media_type="application/zip", filename="dataset.zip", background=later)
 
 
 @contextmanager
