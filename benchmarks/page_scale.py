@@ -1,6 +1,6 @@
 """Does the page stay quick with many studies?
 
-    python benchmarks/page.py --studies 10000
+    python benchmarks/page_scale.py --studies 10000
 
 The real server on a folder of that many tiny frames, with scores of all, a label on every tenth, and versions. Asks each panel
 again and again while labels arrive, so that nothing is answered from what was asked before, and notes time and size; then the
