@@ -80,7 +80,7 @@ class Queue:
         """A part of the queue. Raises `HTTPException` 400 for an unknown sort."""
         queue = self._current()
         sorts = [*_FIXED_SORTS, *_terms_of(queue.view)]
-        if query.sort not in sorts and query.sort not in _SHOWN_TERMS:  # a term that is gone sorts nothing, and is no mistake
+        if query.sort not in (*sorts, *_SHOWN_TERMS):  # a term that is gone sorts nothing, and is no mistake
             raise HTTPException(400, f"expected sort to be one of {', '.join(sorts)}, but got {query.sort[:50]!r}")
         places = _sorted(queue, self._group, _matching(queue, query), query)
         number = np.zeros(len(queue.view.pool), dtype=int)
