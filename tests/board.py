@@ -18,13 +18,14 @@ SCREENS = {
 }
 
 _LOOK_MS = 200
-_HIGHEST = 8000
-"""Pixels: of a higher page Chromium repeats the beginning."""
+_HIGHEST, _LARGEST = 8000, 16_000_000
+"""Pixels of a screenshot: of a higher page Chromium repeats the beginning, a larger one takes long to draw and to write."""
 _DRAWN = """() => [...document.querySelectorAll('.picture, .thumb')]
-    .filter(node => node.getBoundingClientRect().top < innerHeight).every(node => node.dataset.whole)
+    .map(node => [node, node.getBoundingClientRect()])
+    .every(([node, { top, bottom }]) => bottom < 0 || top > innerHeight || node.dataset.whole)
   && [...document.querySelectorAll('.plot')].filter(node => node.checkVisibility())
     .every(node => node.querySelector('svg')?.getAttribute('width') === String(Math.floor(node.clientWidth)))"""
-"""Every picture that is or was in sight has all its layers, every chart has the width of its place."""
+"""Every picture in sight has all its layers, every chart has the width of its place."""
 
 CONTRASTS = """() => {
   const [pen] = [document.createElement('canvas').getContext('2d', { willReadFrequently: true })];
@@ -126,10 +127,11 @@ class Board:
         """Keep a screenshot of the whole page, to be looked at; of a page higher than a picture can be, a second of its end."""
         size = self.page.viewport_size
         whole = self.page.evaluate("document.documentElement.scrollHeight")
-        self.page.set_viewport_size({"width": size["width"], "height": min(_HIGHEST, whole)})
+        height = min(_HIGHEST, _LARGEST // size["width"], whole)
+        self.page.set_viewport_size({"width": size["width"], "height": height})
         self.page.wait_for_function(_DRAWN)
         self.page.screenshot(path=where)
-        if whole > _HIGHEST:
+        if whole > height:
             self.page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
             self.page.wait_for_function(_DRAWN)
             self.page.screenshot(path=where.with_stem(f"{where.stem} end"))

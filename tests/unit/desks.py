@@ -107,3 +107,14 @@ def score(desk, version, seed=0):
         terms = {f"polyp/{state}/{name}": float(rng.random()) for name in names}
         rows.append(Score(image, terms, rng.normal(size=6).astype(np.float16).tobytes()))
     desk.journal.put_scores(desk.model, version, rows, time.time())
+
+
+def with_model(desk, labelled=4):
+    """A live model that is usable and has scored all studies."""
+    for image in desk.studies.list_images()[:labelled]:
+        submit(desk, image)
+    score(desk, publish(desk, {"a": 0.8, "b": 0.9, "c": 0.7}))
+
+
+def skip(desk, image, reason="later", client="ann"):
+    desk.journal.add_skip(image, client, reason, time.time(), reason in ("unreadable", "irrelevant", "duplicate"))

@@ -60,7 +60,7 @@ export class Labels {
 
   showWorst({ version, cases, entries }) {
     setText(this.part('worst-lead'), entries.length
-      ? `Of the ${counted(cases, 'validation case')} those with the lowest Dice of version ${count(version)}, worst first.`
+      ? `Of the ${counted(cases, 'validation case')} those with the lowest Dice of version ${count(version)}, worst first. Dashed is the label, whole lines are the model's.`
       : 'Known as soon as a model was measured on validation cases: a fifth of the labelled patients is set aside for that.');
     const make = ({ image }) =>
       el('li', { class: 'study' }, picture('picture', ['image', 'contour', 'label']),

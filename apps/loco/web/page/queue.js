@@ -86,7 +86,8 @@ export class Queue {
 
   showTools({ sorts, sort, descending }) {
     const select = this.part('sort');
-    if (select.options.length !== sorts.length) {
+    if (this.sorts !== sorts.join()) {
+      this.sorts = sorts.join();
       select.replaceChildren(...sorts.map(name => el('option', { value: name }, SORTS[name] || readable(name))));
       select.value = sort;
     }

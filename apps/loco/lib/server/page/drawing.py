@@ -28,6 +28,8 @@ _BAND_ALPHA = 200
 _WEBP_QUALITY = 85
 _LINE, _RIM = 5, 2
 """Widths of a contour and of its dark edge in pixels: still seen when the picture is shown at half its size."""
+_DASH = 16
+"""Length in pixels of the dashes by which a label is told from what the model draws, and of the dark gaps between them."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def draw(case: Case, prediction: Prediction | None, labels: Mapping[str, int], p
         band = plane.of(low_contrast_band(prediction, labels, field).numpy())
         layers["band"] = _glow(_resized(band[None], size)[0])
     if label is not None:
-        layers["label"] = _contours(_nearest(plane.of(label), size), labels, size)
+        layers["label"] = _contours(_nearest(plane.of(label), size), labels, size, dashed=True)
     return layers
 
 
@@ -119,7 +121,7 @@ def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(plane.resize(size[::-1], Image.Resampling.NEAREST))
 
 
-def _contours(classes: np.ndarray, labels: Mapping[str, int], size: tuple[int, int]) -> bytes:
+def _contours(classes: np.ndarray, labels: Mapping[str, int], size: tuple[int, int], dashed: bool = False) -> bytes:
     """Outlines in the colours of the classes, with a dark rim so that they are seen on any ground; empty without any."""
     pixels = np.zeros((*size, 4), dtype=np.uint8)
     for index in labels.values():
@@ -127,8 +129,24 @@ def _contours(classes: np.ndarray, labels: Mapping[str, int], size: tuple[int, i
         line = mask & ~ndimage.binary_erosion(mask, iterations=_LINE, border_value=1)
         rim = ndimage.binary_dilation(line, iterations=_RIM) & ~line & (pixels[..., 3] == 0)
         pixels[rim] = (0, 0, 0, 140)
+        if dashed:
+            gaps = _gaps(line, mask)
+            pixels[gaps] = (0, 0, 0, 140)
+            line &= ~gaps
         pixels[line] = (*_rgb(colour_of(index)), 255)
     return _encoded(Image.fromarray(pixels), "PNG") if pixels[..., 3].any() else b""
+
+
+def _gaps(line: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Where the outline of `mask` is left out to make dashes: by the angle around the middle of each of its parts."""
+    parts, count = ndimage.label(mask)
+    middles = np.array([(0.0, 0.0), *ndimage.center_of_mass(mask, parts, range(1, count + 1))])
+    part = parts[line]
+    dashes = np.maximum(4, np.bincount(part, minlength=count + 1) / _LINE // (2 * _DASH))
+    angle = np.arctan2(*(np.argwhere(line) - middles[part]).T)
+    gaps = np.zeros_like(line)
+    gaps[line] = np.sin(dashes[part] * angle) < 0
+    return gaps
 
 
 def _glow(band: np.ndarray) -> bytes:

@@ -79,9 +79,8 @@ class Queue:
     def page(self, query: Query) -> QueuePage:
         """A part of the queue. Raises `HTTPException` 400 for an unknown sort."""
         queue = self._current()
-        names = _terms_of(queue.view)
-        sorts = [*_FIXED_SORTS, *names]
-        if query.sort not in sorts:
+        sorts = [*_FIXED_SORTS, *_terms_of(queue.view)]
+        if query.sort not in (*sorts, *_SHOWN_TERMS):  # a term that is gone sorts nothing, and is no mistake
             raise HTTPException(400, f"expected sort to be one of {', '.join(sorts)}, but got {query.sort[:50]!r}")
         places = _sorted(queue, self._group, _matching(queue, query), query)
         number = np.zeros(len(queue.view.pool), dtype=int)
