@@ -200,7 +200,7 @@ def demo(options: argparse.Namespace, console: Console) -> int:
         if options.exit_when_done:
             return 0 if better else 1
         say(f"Annotate the frames yourself, in a browser: {server.address}/ohif/", "bold")
-        say(f"The server stays up at {server.address} (page: {server.address}/loco/, API: {server.address}/openapi.json). Ctrl-C ends it.")
+        say(f"It stays up. Project: {server.address}/loco/ API: {server.address}/openapi.json Ctrl-C ends it.")
         try:
             server.wait()
         except KeyboardInterrupt:
