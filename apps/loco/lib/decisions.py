@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
@@ -51,7 +52,9 @@ def nameless(error: Exception) -> str:
     """
     cause = error.__cause__ if isinstance(error, HTTPException) else error
     if isinstance(cause, CaseError):
-        return f"{hashed_name(cause.stem)}: {cause.reason}"
+        name = hashed_name(cause.stem)
+        reason = cause.reason.replace(cause.path, name)  # libraries name the file in their messages, too
+        return f"{name}: {reason.replace(Path(cause.path).name, name)}"
     if isinstance(error, HTTPException):
         return str(error.detail) if error.status_code >= _SERVER else f"refused ({error.status_code})"
     return str(getattr(error, "strerror", "") or error)

@@ -44,4 +44,6 @@ def test_a_file_that_cannot_be_read_is_named_by_its_hash(written):
     keep_names_out()
     logging.getLogger("lib.core.batch").warning("Skipped: %s", CaseError(f"a/{SECRET}.NII.GZ", "expected a volume"))
     assert written == ["Skipped: 88d8b6e5b727: expected a volume"]
+    theirs = CaseError(f"/a/{SECRET}.png", f"expected a picture (cannot identify image file '/a/{SECRET}.png')")
+    assert nameless(theirs) == "88d8b6e5b727: expected a picture (cannot identify image file '88d8b6e5b727')"
     assert nameless(OSError(28, "No space left on device", f"/studies/{SECRET}.png")) == "No space left on device"

@@ -38,7 +38,7 @@ class CaseError(ValueError):
     def __init__(self, path: str | Path, reason: str) -> None:
         name = Path(path).name
         super().__init__(f"{name}: {reason}")
-        self.stem, self.reason = name[: len(name) - len(suffix_of(name))], reason
+        self.path, self.stem, self.reason = str(path), name[: len(name) - len(suffix_of(name))], reason
 
 
 @dataclass(frozen=True)
