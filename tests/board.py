@@ -18,7 +18,7 @@ SCREENS = {
 }
 
 _LOOK_MS = 200
-_HIGHEST, _LARGEST = 8000, 16_000_000
+_HIGHEST, _LARGEST = 8000, 3840 * 2160
 """Pixels of a screenshot: of a higher page Chromium repeats the beginning, a larger one takes long to draw and to write."""
 _DRAWN = """() => [...document.querySelectorAll('.picture, .thumb')]
     .map(node => [node, node.getBoundingClientRect()])

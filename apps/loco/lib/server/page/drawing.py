@@ -29,7 +29,9 @@ _WEBP_QUALITY = 85
 _LINE, _RIM = 5, 2
 """Widths of a contour and of its dark edge in pixels: still seen when the picture is shown at half its size."""
 _DASH = 16
-"""Length in pixels of the dashes by which a label is told from what the model draws, and of the dark gaps between them."""
+"""Length in pixels of the dashes by which a label is told from what the model draws, and of the dim gaps between them."""
+_DIM = 0.35
+"""Share of the colour in a gap: on a small picture, where dashes are not seen, the line is still whole."""
 
 
 @dataclass(frozen=True)
@@ -129,16 +131,14 @@ def _contours(classes: np.ndarray, labels: Mapping[str, int], size: tuple[int, i
         line = mask & ~ndimage.binary_erosion(mask, iterations=_LINE, border_value=1)
         rim = ndimage.binary_dilation(line, iterations=_RIM) & ~line & (pixels[..., 3] == 0)
         pixels[rim] = (0, 0, 0, 140)
-        if dashed:
-            gaps = _gaps(line, mask)
-            pixels[gaps] = (0, 0, 0, 140)
-            line &= ~gaps
         pixels[line] = (*_rgb(colour_of(index)), 255)
+        if dashed:
+            pixels[_gaps(line, mask)] = (*(int(_DIM * value) for value in _rgb(colour_of(index))), 255)
     return _encoded(Image.fromarray(pixels), "PNG") if pixels[..., 3].any() else b""
 
 
 def _gaps(line: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Where the outline of `mask` is left out to make dashes: by the angle around the middle of each of its parts."""
+    """Where the outline of `mask` is dim to make dashes: by the angle around the middle of each of its parts."""
     parts, count = ndimage.label(mask)
     middles = np.array([(0.0, 0.0), *ndimage.center_of_mass(mask, parts, range(1, count + 1))])
     part = parts[line]
