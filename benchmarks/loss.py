@@ -3,8 +3,9 @@
     python benchmarks/loss.py [--size 0.25] [--rounds 2] [--threads 2] [--no-write]
 
 Each implementation runs forward and backward once in a fresh process for its extra memory: the highest resident size
-during the call, less the one just before. That holds the gradients which both return, as large as the projections; the
-share without them is given too. Then both are timed in turns in one process. Values and gradients are compared.
+during the call, less the one just before. That holds the gradients which both return, as large as the projections, and
+so the same addition to both; the share without them is given too. Then both are timed in turns in one process. Values
+and gradients are compared.
 Goal in every case: at least 25 times as fast with at most a quarter of the extra memory. Exits 1 when it is missed.
 """
 

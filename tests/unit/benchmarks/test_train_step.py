@@ -1,14 +1,15 @@
 import pytest
 import torch
-from benchmarks import train_step
-from benchmarks.train_step import GROUPS, Clock, reached, summary
+from benchmarks import step_clock
+from benchmarks.step_clock import Clock
+from benchmarks.train_step import GROUPS, reached, summary
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that ticks one second each time it is looked at."""
     ticks = iter(range(100))
-    monkeypatch.setattr(train_step.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(step_clock.time, "perf_counter", lambda: float(next(ticks)))
     return Clock(torch.device("cpu"))
 
 

@@ -1,7 +1,8 @@
 """LoCo's contrast loss written down step by step as specified: full resolution, loops and full sorts. Slow on purpose.
 
 Independent of `lib.core.contrast`: shares nothing with it but the options. Like the published code it makes the projection
-at full resolution and all 64 similarity maps, with a graph that nothing uses.
+at full resolution and all 64 similarity maps of both pools, with a graph that nothing uses but that stays until the
+selection is over. The copies (`clone`) of the published code are left out.
 """
 
 from itertools import product
@@ -85,17 +86,21 @@ def choose_ice(rows, labels, pool_size, prototypes, rate, refuse_ties):
     return features, tags
 
 
-def choose_bce(z, label, classes, spec, refuse_ties):
-    similarity = smallest_neighbour_similarity(z).detach().flatten()
-    boundary = boundary_pixels(label, spec).flatten()
-    rows, flat = as_rows(z), label.flatten()
+def choose_bce(pools, classes, spec, refuse_ties):
+    """As published: the similarities of both pools, each with its graph, are there until all pixels are chosen."""
+    prepared = []
+    for z, label in pools:
+        boundary = boundary_pixels(label, spec).flatten()
+        similarity = smallest_neighbour_similarity(z).flatten()[boundary]
+        prepared.append((similarity, as_rows(z)[boundary], label.flatten()[boundary]))
     features, tags = [], []
-    for c in range(1, classes):
-        mask = boundary & (flat == c)
-        count = int(int(mask.sum()) * spec.bce_rate)
-        order = keep_first(similarity[mask], count, refuse_ties, descending=spec.bce_keep == "most_similar")
-        features.append(rows[mask][order])
-        tags.append(torch.full((len(order),), c))
+    for similarity, rows, label in prepared:
+        for c in range(1, classes):
+            mask = label == c
+            count = int(int(mask.sum()) * spec.bce_rate)
+            order = keep_first(similarity[mask], count, refuse_ties, descending=spec.bce_keep == "most_similar")
+            features.append(rows[mask][order])
+            tags.append(torch.full((len(order),), c))
     return features, tags
 
 
@@ -146,10 +151,9 @@ def reference_loss(
             features += f
             tags += t
     if spec.bce and prototypes:
-        for z, label in ((projection_l, label_l), (projection_u, pseudo_bce)):
-            f, t = choose_bce(z, label, classes, spec, refuse_ties)
-            features += f
-            tags += t
+        f, t = choose_bce([(projection_l, label_l), (projection_u, pseudo_bce)], classes, spec, refuse_ties)
+        features += f
+        tags += t
     if not features or sum(map(len, features)) == 0:
         return 0 * (projection_l.mean() + projection_u.mean())
     return info_nce(prototypes, torch.cat(features), torch.cat(tags), spec.temperature)

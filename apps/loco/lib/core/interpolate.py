@@ -35,11 +35,13 @@ def _matrix(low: Tensor, weights: Sequence[Tensor], source: int) -> Tensor:
     return matrix[:, :source]
 
 
-def _along_axes(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiply the i-th spatial axis of `x` (`B C ...`) by the i-th matrix."""
-    for axis, matrix in enumerate(matrices, start=2):
-        x = (x.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
-    return x
+def _along(x: Tensor, axis: int, matrix: Tensor) -> Tensor:
+    """Multiply an axis of `x` by `matrix`. No axis is moved to the end for it, which would copy `x` there and back."""
+    if axis == x.ndim - 1:
+        return x @ matrix.T
+    rows = x.flatten(axis + 1).flatten(0, axis - 1)
+    product = torch.bmm(matrix.expand(len(rows), -1, -1), rows)
+    return product.view(*x.shape[:axis], len(matrix), *x.shape[axis + 1 :])
 
 
 def upsample(x: Tensor, target: Sequence[int]) -> Tensor:
@@ -53,11 +55,10 @@ def spread(x: Tensor, source: Sequence[int]) -> Tensor:
     """Transpose of `upsample`: `x` `B C H W [D]` float to `B C h w [d]`, so that <x, upsample(z)> = <spread(x), z>."""
     if tuple(x.shape[2:]) == tuple(source):
         return x
-    matrices = []
-    for small, large in zip(source, x.shape[2:], strict=True):
+    for axis, (small, large) in enumerate(zip(source, x.shape[2:], strict=True), start=2):
         low, right = axis_weights(small, large, x.device)
-        matrices.append(_matrix(low, [1 - right, right], small).T)
-    return _along_axes(x, matrices)
+        x = _along(x, axis, _matrix(low, [1 - right, right], small).T)
+    return x
 
 
 def squared_length(grams: Tensor, target: Sequence[int]) -> Tensor:
@@ -71,11 +72,14 @@ def squared_length(grams: Tensor, target: Sequence[int]) -> Tensor:
     axes = [axis_weights(s, t, grams.device) for s, t in zip(source, target, strict=True)]
     straight = [_matrix(low, [(1 - t) ** 2, t**2], s) for (low, t), s in zip(axes, source, strict=True)]
     across = [_matrix(low, [t * (1 - t)], s) for (low, t), s in zip(axes, source, strict=True)]
-    total = grams.new_zeros(())
-    for i, crossed in enumerate(_crossings(len(axes))):
-        matrices = [across[a] if a in crossed else straight[a] for a in range(len(axes))]
-        total = total + _along_axes(grams[:, i, None], matrices)
-    return total[:, 0]
+    maps = dict(zip(_crossings(len(axes)), grams.unbind(1), strict=True))
+    for axis in reversed(range(len(axes))):  # halves the number of maps before the next axis makes them larger
+        maps = {
+            crossed: _along(alike, axis + 1, straight[axis]) + _along(maps[*crossed, axis], axis + 1, across[axis])
+            for crossed, alike in maps.items()
+            if axis not in crossed
+        }
+    return maps[()]
 
 
 def products(z: Tensor, weights: Tensor, means: Tensor, target: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,13 +123,18 @@ class _Products(torch.autograd.Function):
             g_means = g_means + (g_dots @ z.flatten(2).mT).sum(0)
             left = torch.cat([means, g_means]) if weights.shape[1] else means
             grad = torch.bmm(left.T.expand(len(z), -1, -1), torch.cat([g_dots, weights], 1)).view_as(z)
-        flat, out, maps = z.flatten(2), grad.flatten(2), g_grams.flatten(2)
-        for i, crossed in enumerate(_crossings(z.ndim - 2) if ctx.small else [()]):
-            for a, b in _corner_pairs(crossed, z.shape[2:]):
-                g, z_a, z_b, out_a, out_b = _shifted((maps[:, i, None], 0), (flat, a), (flat, b), (out, a), (out, b))
-                out_a.addcmul_(z_b, g, value=2)
-                if crossed:
-                    out_b.addcmul_(z_a, g, value=2)
+        crossings, maps = _crossings(z.ndim - 2) if ctx.small else [()], g_grams.flatten(2)
+        # On a CPU one channel after the other: its maps stay in the cache until all pairs are added.
+        step = 1 if z.device.type == "cpu" else z.shape[1]
+        for flat, out in zip(z.flatten(2).split(step, 1), grad.flatten(2).split(step, 1), strict=True):
+            for i, crossed in enumerate(crossings):
+                for a, b in _corner_pairs(crossed, z.shape[2:]):
+                    g, z_a, z_b, out_a, out_b = _shifted(
+                        (maps[:, i, None], 0), (flat, a), (flat, b), (out, a), (out, b)
+                    )
+                    out_a.addcmul_(z_b, g, value=2)
+                    if crossed:
+                        out_b.addcmul_(z_a, g, value=2)
         return grad, None, None if weights.shape[1] else g_means, None
 
 
