@@ -152,6 +152,7 @@ export class Queue {
     const pinned = button.getAttribute('aria-pressed') === 'true';
     return act(button, said, async () => {
       await (pinned ? api.unpin(image, clientName()) : api.pin(image, clientName()));
+      setAttribute(button, 'aria-pressed', String(!pinned)); // the next press turns it round, however late the queue comes
       await this.page.look();
       return pinned ? `${image} is no longer pinned.` : `${image} is pinned: it is served before all others.`;
     });
