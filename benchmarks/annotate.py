@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "apps" / "loco")]
 
 from benchmarks.annotator import Annotator, Limits, sentence_of  # noqa: E402
 from benchmarks.events import AnnotatorError  # noqa: E402
