@@ -214,7 +214,7 @@ def main() -> int:
         "studies": _STUDIES,
         "infers": options.infers,
     }
-    write("load", settings, {**results, "load_average_before": before})
+    write("load_alone" if options.no_stock else "load", settings, {**results, "load_average_before": before})
     good = p95 <= GOAL_P95_MS and own["failed"] == 0 and own["growth_mb"] <= GOAL_GROWTH_MB
     print(
         f"GET /info/ p95 {p95} ms, {own['failed']} failed, {own['growth_mb']} MB more over {own['infers']} inferences"
