@@ -79,11 +79,21 @@ class Board:
     def __init__(self, page: Page, url: str) -> None:
         self.page, self.url = page, url
         self.errors: list[str] = []
+        self._forgiving = False
         page.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
-        page.on("pageerror", lambda e: self.errors.append(str(e)))
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.on("request", lambda r: None if r.url.startswith((url, "blob:")) else self.errors.append(r.url))
+        page.on("pageerror", lambda e: self._note(str(e)))
+        page.on("console", lambda m: self._note(m.text) if m.type == "error" else None)
+        page.on("request", lambda r: None if r.url.startswith((url, "blob:")) else self._note(r.url))
+
+    def _note(self, error: str) -> None:
+        if not self._forgiving:
+            self.errors.append(error)
+
+    def forgive(self) -> None:
+        """At the end of a test: what the browser noted was meant, also what it has not told yet."""
+        self._forgiving = True
+        self.errors.clear()
 
     def open(self) -> Board:
         """Open the page and wait until every panel was filled."""

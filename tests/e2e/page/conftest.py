@@ -19,7 +19,7 @@ from server import Server
 from studies import write_frames
 
 from page.seeing import write_seeing_model
-from page.state import FRAMES, LABELS, SETTINGS, answer, label, serve, settle, train
+from page.state import FRAMES, LABELS, SETTINGS, answer, has_looked, label, serve, settle, train
 
 
 @pytest.fixture(scope="package")
@@ -76,6 +76,7 @@ def project(server, root) -> dict[str, str]:
     with write_seeing_model(root).open("rb") as file:
         reply = requests.put(f"{server.url}/model/frame", files={"file": ("model.pt", file)}, timeout=120)
     assert reply.status_code == 200, reply.text
+    has_looked(server)
     train(server)
 
     drafted = serve(server, "ann")

@@ -39,20 +39,30 @@ def train(server: Server) -> None:
     server.wait_for(lambda: len(answer(server, "models")["versions"]) > before)
     server.wait_for(lambda: answer(server, "learning")["training"]["status"] == "done")
     server.wait_for(lambda: server.get("/train/", params={"check_if_running": "true"}).status_code == 404)
+    has_looked(server)
+
+
+def looked(server: Server) -> set[int]:
+    """Versions that have looked at the studies."""
+    reply = server.get("/scoring/", params={"all": "true"})
+    passes = reply.json() if reply.ok else []
+    return {p["request"].get("model_version") for p in passes if p["status"] == "DONE"}
+
+
+def has_looked(server: Server) -> int:
+    """Until the live version has looked at every study; returns it."""
+    live = answer(server, "models")["live"]
+    server.wait_for(lambda: live in looked(server))
+    return live
 
 
 def settle(server: Server) -> None:
     """Until the live model has looked at every study and the queue goes by that: nothing is under way any more."""
-    models = answer(server, "models")
-    live = models["live"]
-    usable = max(v["version"] for v in models["versions"] if v["dice"] is None or v["dice"] >= 0.5)
-
-    def has_looked() -> bool:
-        reply = server.get("/scoring/", params={"all": "true"})
-        passes = reply.json() if reply.ok else []
-        return any(p["status"] == "DONE" and p["request"].get("model_version") == live for p in passes)
-
-    server.wait_for(has_looked)
+    live = has_looked(server)
+    # the queue goes by the newest version that is good enough and has looked; those that never went live have not
+    scored = looked(server)
+    good = (v["version"] for v in answer(server, "models")["versions"] if v["dice"] is None or v["dice"] >= 0.5)
+    usable = max(v for v in good if v in scored and v <= live)
     server.wait_for(lambda: answer(server, "queue")["version"] == usable)
 
 

@@ -75,7 +75,7 @@ def test_a_refusal_is_said_beside_the_button(server, project, board, root):
     sentence = refused.json()["detail"]
     expect(board.card(image).locator(".said")).to_have_text(sentence[0].upper() + sentence[1:] + ".")
     expect(board.card(image).locator("[data-part=pin]")).to_have_attribute("aria-pressed", "false")
-    board.errors.clear()  # the browser notes the 409
+    board.forgive()  # the browser notes the 409
 
 
 def test_the_page_follows_without_reload_and_leaves_the_reader_in_peace(server, project, board, root):
@@ -98,7 +98,7 @@ def test_the_page_follows_without_reload_and_leaves_the_reader_in_peace(server, 
     assert board.count("labelled") == labelled + 1, "what is known stays"
     board.page.context.set_offline(False)
     expect(board.page.locator("#connection")).to_have_text("Live")
-    board.errors.clear()  # the browser notes each request that failed while it was offline
+    board.forgive()  # the browser notes each request that failed while it was offline
 
 
 def test_a_training_is_started_watched_and_stopped(server, project, board, shots):

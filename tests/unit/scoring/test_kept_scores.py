@@ -40,6 +40,13 @@ def test_a_weak_version_leaves_choosing_to_the_one_before(desk, monkeypatch):
     assert desk.view().version == 1
 
 
+def test_a_version_that_never_went_live_has_nothing_to_choose_by(desk, monkeypatch):
+    score(desk, publish(desk, {"a": 0.8, "b": 0.9, "c": 0.7}))
+    publish(desk, {"a": 0.8, "b": 0.9, "c": 0.6})  # good, but nobody has asked it
+    assert has_passed(desk, publish(desk, {"a": 0.2, "b": 0.3, "c": 0.4}), monkeypatch) == [0, 1, 3]
+    assert desk.view().version == 1
+
+
 def test_a_weak_first_version_leaves_choosing_to_the_look_before_it(desk, monkeypatch):
     assert has_passed(desk, publish(desk, {"a": 0.2, "b": 0.3, "c": 0.4}), monkeypatch) == [0, 1]
     assert desk.view().version == 0

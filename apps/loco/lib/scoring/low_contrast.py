@@ -92,9 +92,13 @@ class LowContrastScoring(ScoringMethod):
         return {"scored": len(todo) - skipped, "skipped": skipped, "model_version": version}
 
     def _chosen_by(self, version: int) -> int:
-        """The version whose scores choose the next image: this one, or an older one while this one is too weak."""
-        versions = self._project.journal.versions(self._name)
-        return max((v.version for v in versions if v.version <= version and is_usable(v)), default=version)
+        """The version whose scores choose the next image: this one, or an older one while this one is too weak.
+
+        A version that never went live has no scores to choose by, however good it is.
+        """
+        journal = self._project.journal
+        usable = [v.version for v in journal.versions(self._name) if v.version <= version and is_usable(v)]
+        return max((v for v in usable if v == version or journal.scored_images(self._name, v)), default=version)
 
     def _score(
         self,
