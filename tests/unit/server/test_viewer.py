@@ -25,6 +25,14 @@ def folder(tmp_path):
     return studies, Viewer(studies, str(root), "project", {"lesion": 1}, "(patient[0-9]+)"), tmp_path
 
 
+def client_of(viewer):
+    """The routes of a viewer, to be asked."""
+    app = FastAPI()
+    for router in viewer.routers():
+        app.include_router(router)
+    return TestClient(app)
+
+
 def test_each_image_has_a_study_that_is_found_again(folder):
     studies, viewer, _ = folder
     for image in studies.list_images():
@@ -58,10 +66,7 @@ def test_a_segmentation_drawn_on_a_presented_image_comes_back_onto_its_own_grid(
 
 def test_the_lookup_answers_with_the_image_or_a_sentence(folder):
     studies, viewer, _ = folder
-    app = FastAPI()
-    for router in viewer.routers():
-        app.include_router(router)
-    client = TestClient(app)
+    client = client_of(viewer)
     series = viewer.located({"id": "frame_000"})["SeriesInstanceUID"]
     assert client.get("/loco/viewer/image", params={"series": series}).json() == {"image": "frame_000"}
     answer = client.get("/loco/viewer/image", params={"series": "1.2"})
@@ -73,10 +78,7 @@ def test_the_lookup_answers_with_the_image_or_a_sentence(folder):
 
 def test_a_picture_with_a_seg_beside_it_is_opened_without_it(folder):
     _, viewer, _ = folder
-    app = FastAPI()
-    for router in viewer.routers():
-        app.include_router(router)
-    client = TestClient(app)
+    client = client_of(viewer)
     for image, opened in (("frame_000", True), ("patient000_frame01", False)):
         place = viewer.located({"id": image})
         study, series = place["StudyInstanceUID"], place["SeriesInstanceUID"]
