@@ -43,6 +43,22 @@ _IMAGE = """() => {
                         : window.cornerstone.cache.getImage(viewport.getCurrentImageId()).getPixelData());
 }"""
 
+_SET_UP = """() => {
+  const { cornerstoneViewportService: service, viewportGridService } = window.services;
+  const [id] = viewportGridService.getState().viewports.keys();
+  const info = service.getViewportInfo(id);
+  return new Promise(done => {
+    service.subscribe(service.EVENTS.VIEWPORT_DATA_CHANGED, done);
+    service.setViewportData(id, info.getViewportData(), info.getViewportOptions(), info.getDisplaySetOptions(), {});
+  }).then(() => null);
+}"""
+_PICTURE = "() => window.cornerstone.getRenderingEngines()[0].getStackViewports()[0].getCurrentImageIdIndex()"
+_LABEL_SHOWN = """() => {
+  const { segmentationService, viewportGridService } = window.services;
+  const [id] = viewportGridService.getState().viewports.keys();
+  return segmentationService.getSegmentationRepresentations(id, { segmentationId: 'loco' }).length === 1;
+}"""
+
 
 class Ohif:
     """OHIF in a browser. Everything that the page could not do is collected in `errors`, what it asked in `questions`.
@@ -107,6 +123,17 @@ class Ohif:
         self.part("reason").get_by_text("Chosen because").wait_for()
         self.ready()
         return self.part("image").inner_text()
+
+    def set_up_again(self) -> int:
+        """What OHIF does by itself when a page is slow: the viewport is set up anew. Returns the place of its picture before."""
+        place = self.page.evaluate(_PICTURE)
+        self.page.evaluate(_SET_UP)
+        return place
+
+    def shows(self, place: int) -> None:
+        """Wait until the viewport shows the picture at that place of its series, with the label map over it."""
+        self.page.wait_for_function(f"place => ({_PICTURE})() === place", arg=place)
+        self.page.wait_for_function(_LABEL_SHOWN)
 
     def stroke(self, where: tuple[float, float], length: float = 0.05) -> np.ndarray:
         """Drag the mouse over the first viewport; place and length as shares of its size. Returns the new label map."""

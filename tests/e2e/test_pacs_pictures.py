@@ -134,6 +134,9 @@ def test_each_picture_is_opened_at_itself_and_its_label_comes_back_to_it(camera,
             shown = viewer.image().reshape(HEIGHT, WIDTH, -1)[..., :3].squeeze()
             np.testing.assert_array_equal(shown, expected[image])
             drawn[image] = viewer.stroke((0.4 + 0.1 * number, 0.5)).reshape(HEIGHT, WIDTH)
+            viewer.shows(viewer.set_up_again())
+            expect(viewer.part("image")).to_have_text(image)
+            np.testing.assert_array_equal(viewer.labelmap().reshape(HEIGHT, WIDTH), drawn[image])
             viewer.shot(f"{number} {image}")
             viewer.press("submit", "was submitted")
         assert viewer.errors == []

@@ -93,16 +93,37 @@ class Panel {
         return; // OHIF built its page anew, and there is a new panel
       }
     }
-    await viewer.prepare(this.view, this.labels);
-    const wanted = new URLSearchParams(window.location.search);
-    if (wanted.has(PICTURE)) {
-      await viewer.goTo(this.view, wanted.get(PICTURE), wanted.get(FRAME));
-    }
-    await this.look();
-    viewer.onOtherPicture(this.view, () => this.look().catch(error => this.say(error.message, 'error')));
+    await this.settle();
+    this.followViewer();
     this.showClasses();
     this.use('brush');
     this.root.dataset.ready = 'true';
+  }
+
+  // The label map over the image, and of a series the picture that the address names.
+  async settle() {
+    await viewer.prepare(this.view, this.labels);
+    const wanted = new URLSearchParams(window.location.search);
+    if (wanted.has(PICTURE) && !this.moved) {
+      await viewer.goTo(this.view, wanted.get(PICTURE), wanted.get(FRAME));
+    }
+    await this.look();
+  }
+
+  // Scrolling shows another picture. OHIF may also set a viewport up a second time: it is without a label map then, and back at
+  // the first picture, which the annotator did not ask for.
+  followViewer() {
+    const sayError = error => this.say(error.message, 'error');
+    viewer.onOtherPicture(this.view, () => this.look().catch(sayError));
+    const moves = event =>
+      !this.root.contains(event.target) && !(event.type === 'pointerdown' && event.target.closest('.cornerstone-canvas'));
+    for (const input of ['wheel', 'keydown', 'pointerdown']) {
+      document.addEventListener(input, event => (this.moved ||= moves(event)), { capture: true, passive: true });
+    }
+    let settled = Promise.resolve();
+    viewer.onSetUp(this.view, () => {
+      settled = settled.then(() => this.root.isConnected && this.settle()).catch(sayError);
+    });
   }
 
   // Which image of the server is looked at: in a series of pictures it changes from picture to picture.
@@ -126,6 +147,7 @@ class Panel {
       return choice;
     });
     this.part('classes').replaceChildren(...entries);
+    viewer.activateSegment(Object.values(this.labels)[0]);
   }
 
   // A server that knows no reasons cannot pass an image by either.

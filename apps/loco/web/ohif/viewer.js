@@ -24,12 +24,17 @@ export function shown() {
     const set = uid && displaySetService.getDisplaySetByUID(uid);
     if (set?.imageIds?.length && !NO_IMAGES.has(set.Modality)) {
       const showing = [...viewports.keys()].filter(
-        v => viewports.get(v).displaySetInstanceUIDs?.[0] === uid && cornerstoneViewportService.getCornerstoneViewport(v)
+        v => viewports.get(v).displaySetInstanceUIDs?.[0] === uid && hasImages(cornerstoneViewportService.getCornerstoneViewport(v))
       );
       return showing.length ? { set, viewports: showing } : null;
     }
   }
   return null;
+}
+
+// A viewport of pictures is there some time before its pictures are.
+function hasImages(viewport) {
+  return Boolean(viewport) && (viewport.type !== 'stack' || viewport.getImageIds().length > 0);
 }
 
 // The mode shows volumes in three planes. When no series of the study is a volume, show the first one as it is. Each request
@@ -52,7 +57,7 @@ export async function goTo({ set, viewports }, instance, frame) {
   const wanted = `/instances/${instance}/frames/${frame || 1}`;
   const place = set.imageIds.findIndex(id => id.endsWith(wanted));
   for (const viewport of place < 0 ? [] : viewports) {
-    await services().cornerstoneViewportService.getCornerstoneViewport(viewport).setImageIdIndex?.(place);
+    await services().cornerstoneViewportService.getCornerstoneViewport(viewport)?.setImageIdIndex?.(place);
   }
 }
 
@@ -62,6 +67,15 @@ export function onOtherPicture({ viewports }, action) {
     const { element } = services().cornerstoneViewportService.getCornerstoneViewport(viewport);
     element.addEventListener(window.cornerstone.Enums.Events.STACK_NEW_IMAGE, action);
   }
+}
+
+// Call `action` whenever OHIF has set a viewport of the view up again.
+export function onSetUp({ viewports }, action) {
+  const { cornerstoneViewportService } = services();
+  cornerstoneViewportService.subscribe(
+    cornerstoneViewportService.EVENTS.VIEWPORT_DATA_CHANGED,
+    ({ viewportId }) => viewports.includes(viewportId) && action()
+  );
 }
 
 // The picture that is looked at: its place in the series, and its SOPInstanceUID (with `_frame` in a film).
@@ -91,7 +105,6 @@ export async function prepare({ set, viewports }, labels) {
       );
     }
   }
-  segmentationService.setActiveSegment(ID, Object.values(labels)[0]);
 }
 
 // The label map that is shown: { data, grid } of a volume, { data, width, height } of a picture.
