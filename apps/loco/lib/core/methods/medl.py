@@ -20,11 +20,17 @@ from lib.core.methods.base import Method, StepOutput
 from lib.core.spec import IGNORE
 
 
+def pixel_losses(log_probs: Tensor, label: Tensor, valid: Tensor) -> Tensor:
+    """Cross-entropy of each pixel `B H W [D]`, of log-probabilities `B K H W [D]`; without meaning where not `valid`."""
+    # the gradient of nll_loss refuses channels-last memory, in which convolutions may answer
+    return F.nll_loss(log_probs.contiguous(), label.long().masked_fill(~valid, 0), reduction="none")
+
+
 def weighted_losses(probs: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """0.5 cross-entropy + 0.5 Dice, both with a weight per pixel: probabilities `B K H W [D]`, the others `B H W [D]`."""
     valid = label != IGNORE
     weight = weight * valid
-    pixel = F.nll_loss(probs.clamp(min=1e-8).log(), label.long().masked_fill(~valid, 0), reduction="none")
+    pixel = pixel_losses(probs.clamp(min=1e-8).log(), label, valid)
     target, dims = one_hot(label, probs.shape[1]), [0, *range(2, probs.ndim)]
     w = weight.unsqueeze(1)
     overlap = 2 * (w * probs * target).sum(dims) + 1e-5
@@ -64,7 +70,7 @@ class MEDL(Method):
             own = 0.5 * (opinion(alpha.detach()).uncertainty[:labelled, 0] + doubt[:labelled])
             order_l = curriculum(own, progress, options.curriculum) * valid_l
             log_probs = probs[:labelled].log()
-            pixel = F.nll_loss(log_probs, batch.label_l.long().masked_fill(~valid_l, 0), reduction="none")
+            pixel = pixel_losses(log_probs, batch.label_l, valid_l)
             fisher = fisher_loss(alpha[labelled:], one_hot(pseudo, self.classes), options.fisher_penalty)
             terms["loss_sup"] = terms["loss_sup"] + 0.5 * (
                 cross_entropy(log_probs, batch.label_l) + dice_loss(log_probs, batch.label_l)
