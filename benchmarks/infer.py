@@ -15,6 +15,7 @@ the frame; pre-labelling reaches 0.8 of the throughput of the bare network. Exit
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import tempfile
@@ -58,6 +59,7 @@ VOLUME_TIMES, FRAME_ABOVE_MS, THROUGHPUT_SHARE = 1.5, 100.0, 0.8
 LABEL = "lesion"
 SEED = 0
 _WAIT_S = 600
+_ACCOUNT = re.compile(r"Pre-labelling ended after (?P<seconds>[0-9.]+) s: \{'label': (?P<label>\d+)")
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,27 @@ def request_seconds(address: str, kind: Kind, study: str) -> float:
 
 
 def prelabel(address: str, kind: Kind) -> dict[str, Any]:
-    """Pre-label all studies of the server; its own account."""
-    params = {"images": "all", "run_sync": True}
-    reply = requests.post(f"{address}/batch/infer/{kind}", params=params, json={}, timeout=_WAIT_S)
-    reply.raise_for_status()
-    return reply.json()
+    """Pre-label all studies of the server; its own account of seconds and drafts. Raises `ServerError` when it failed."""
+    asked = requests.post(f"{address}/batch/infer/{kind}", params={"images": "all"}, json={}, timeout=_WAIT_S)
+    asked.raise_for_status()
+    limit = time.monotonic() + _WAIT_S
+    while time.monotonic() < limit:
+        task = requests.get(f"{address}/batch/infer/", timeout=_WAIT_S).json()
+        if task["status"] in ("DONE", "ERROR"):
+            return account_of(task)
+        time.sleep(0.5)
+    raise ServerError(f"expected pre-labelling to end within {_WAIT_S} s, but it did not; read the server's log")
+
+
+def account_of(task: dict[str, Any]) -> dict[str, Any]:
+    """Seconds and drafts of a batch inference, from the last lines of its log. Raises `ServerError` without them."""
+    for line in reversed(task.get("details") or []):
+        found = _ACCOUNT.search(line)
+        if found:
+            return {"seconds": float(found["seconds"]), "label": int(found["label"])}
+    raise ServerError(
+        f"expected the account of a batch inference, but it ended as {task['status']}; read the server's log"
+    )
 
 
 def measure(kind: Kind, count: int, repeats: int, console: Console) -> dict[str, Any]:

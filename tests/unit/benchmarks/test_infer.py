@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from benchmarks.infer import Bare, Recorder, make_studies, missed
+from benchmarks.demo import ServerError
+from benchmarks.infer import Bare, Recorder, account_of, make_studies, missed
 from PIL import Image
 from unit.helpers import VOLUME, Threshold
 
@@ -26,6 +27,13 @@ def figures(above=50.0, times=1.2, share=0.9):
 )
 def test_each_missed_goal_is_said(change, words):
     assert missed(figures(**change)) == words
+
+
+def test_the_account_of_pre_labelling_is_read_from_its_log():
+    lines = ["[INFO] Pre-labelling ended after 12.34 s: {'label': 60, 'skipped': 0, 'error': 1}", "over"]
+    assert account_of({"status": "DONE", "details": lines}) == {"seconds": 12.34, "label": 60}
+    with pytest.raises(ServerError, match="ended as ERROR"):
+        account_of({"status": "ERROR", "details": ["no memory"]})
 
 
 def test_the_bare_network_gets_every_window_that_inference_gives_it(tmp_path):

@@ -79,7 +79,7 @@ class PreLabelling(BatchInferTask):
             replies[image] = outcome
         seconds = time.monotonic() - started
         counts = {k: sum(k in r for r in replies.values()) for k in ("label", "skipped", "error")}
-        logger.info("Pre-labelling ended after %.1f s: %s", seconds, counts)
+        logger.info("Pre-labelling ended after %.2f s: %s", seconds, counts)
         return {"images": replies, **counts, "seconds": round(seconds, 2), "model_version": live.checkpoint.version}
 
     def _labelled(
