@@ -2,7 +2,7 @@
 
     python benchmarks/active_learning.py --data DIR --gate [--seeds 1]
     python benchmarks/active_learning.py --data DIR [--strategies low_contrast,foreground_random,mean_entropy,clasp_pe]
-        [--rounds 5] [--seeds 3] [--start 20] [--query 20] [--iterations 150] [--batch 4] [--pool 0]
+        [--rounds 5] [--seeds 3] [--start 20] [--query 20] [--iterations 150] [--batch 4] [--pool 0] [--part 1/2]
 
 DIR holds `pool` and `val` (see benchmarks/datasets.py). For each seed all strategies start from the same labels and the same
 model; in each round the model looks at the pool, the app's own policy chooses, the true labels are added, and the app's own
@@ -36,7 +36,7 @@ sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT)]
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from benchmarks import gate, plots, report  # noqa: E402
-from benchmarks.cellfile import CellFile, SettingsError  # noqa: E402
+from benchmarks.cellfile import CellFile, SettingsError, part_of  # noqa: E402
 from benchmarks.compare import aubc, paired_interval, pairwise  # noqa: E402
 from benchmarks.datasets import DataSet, DataSetError, at_working_size, choose_groups, read_data_set  # noqa: E402
 from benchmarks.experiment import Budget, Laboratory, plan_experiment, quiet  # noqa: E402
@@ -177,6 +177,7 @@ def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--full", action="store_true", help="size and network that the app uses on a GPU")
     parser.add_argument("--gate", action="store_true", help="only the rank correlations of a young model's scores")
+    parser.add_argument("--part", type=part_of, default=(0, 1), help="1/2: every second seed; another process does 2/2")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "loco-frames")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
     return parser.parse_args(arguments)
@@ -249,7 +250,9 @@ def run_cells(
     options: argparse.Namespace, arms: Sequence[str], plan: Plan, data: DataSet, spec: TaskSpec, cells: CellFile
 ) -> None:
     """Seed by seed, all strategies from one first model."""
-    missing = [(arm, seed) for seed in range(options.seeds) for arm in arms if f"{arm}/{seed}" not in cells.cells]
+    part, parts = options.part
+    seeds = range(part, options.seeds, parts)
+    missing = [(arm, seed) for seed in seeds for arm in arms if f"{arm}/{seed}" not in cells.cells]
     steps = len(missing) * (plan.rounds + 1) * spec.training.iterations
     with tempfile.TemporaryDirectory(prefix="first-models-") as folder, progress("Training steps", steps) as advance:
         for arm, seed in missing:

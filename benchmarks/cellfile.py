@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from filelock import FileLock
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """`1/2` is the first of two parts: (0, 2), for several processes that share the work. Raises `ValueError`."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"expected a part such as 1/2, but got {text!r}")
+    return int(number) - 1, int(count)
 
 
 class SettingsError(ValueError):
@@ -40,5 +50,9 @@ class CellFile:
         self.write({})
 
     def write(self, summary: Mapping[str, Any]) -> None:
-        """Write all cells, and what was concluded from them."""
-        report.write(self._name, self._settings, {"cells": self.cells, **summary}, self._folder)
+        """Write all cells, those of other processes too, and what was concluded from them."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(Path(tempfile.gettempdir()) / f"loco-{self._name}.lock"):
+            if self.path.exists():
+                self.cells = json.loads(self.path.read_text())["figures"]["cells"] | self.cells
+            report.write(self._name, self._settings, {"cells": self.cells, **summary}, self._folder)

@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT)]
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from benchmarks import plots, report, tables  # noqa: E402
-from benchmarks.cellfile import CellFile, SettingsError  # noqa: E402
+from benchmarks.cellfile import CellFile, SettingsError, part_of  # noqa: E402
 from benchmarks.datasets import (  # noqa: E402
     DataSet,
     DataSetError,
@@ -188,6 +188,7 @@ def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no-ceiling", action="store_true", help="leave out the training with all labels")
     parser.add_argument("--ablate", action="store_true", help="variants of LoCo on a development part of the pool")
     parser.add_argument("--variants", help="with --ablate: some of the variants, separated by commas")
+    parser.add_argument("--part", type=part_of, default=(0, 1), help="1/2: every second cell; another process does 2/2")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "loco-frames")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
     return parser.parse_args(arguments)
@@ -216,7 +217,8 @@ def train_cells(options: argparse.Namespace, data: DataSet, shared: TaskSpec, re
     everybody = {r.group for r in pool}
     ceiling = not (options.no_ceiling or options.ablate)
     cells = cells_of(options.labels.split(","), arms_of(options), options.seeds, ceiling)
-    missing = [cell for cell in cells if cell.key not in results.cells]
+    part, parts = options.part
+    missing = [cell for cell in list(cells)[part::parts] if cell.key not in results.cells]
     with progress(f"Steps of {len(missing)} trainings", len(missing) * options.iterations) as advance:
         for cell in missing:
             labelled = everybody if cell.labels == ALL else choose_groups(pool, int(cell.labels), cell.seed)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from benchmarks.cellfile import CellFile, SettingsError
+from benchmarks.cellfile import CellFile, SettingsError, part_of
 from benchmarks.datasets import Studies, studies_with
 from benchmarks.experiment import changed, mean_of, record_of, run
 from benchmarks.label_efficiency import ABLATIONS, Cell, arguments_of, arms_of, cells_of, goal_of, spec_of, summarise
@@ -88,6 +88,21 @@ def test_finished_cells_are_kept_and_other_settings_refused(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text())["figures"]["line"] == "done"
     with pytest.raises(SettingsError, match="but batch differ"):
         CellFile("x", {"batch": 2}, tmp_path)
+
+
+def test_two_processes_keep_their_cells_in_one_file(tmp_path):
+    one, other = (CellFile("x", {"batch": 4}, tmp_path) for _ in range(2))
+    one.add("40/loco/0", {"dice": 1})
+    other.add("40/loco/1", {"dice": 2})
+    one.write({"line": "done"})
+    assert set(CellFile("x", {"batch": 4}, tmp_path).cells) == {"40/loco/0", "40/loco/1"}
+
+
+def test_a_part_is_a_number_of_a_count():
+    assert part_of("2/3") == (1, 3)
+    for wrong in ("0/2", "3/2", "1", "a/b"):
+        with pytest.raises(ValueError, match="expected a part such as 1/2"):
+            part_of(wrong)
 
 
 @pytest.fixture
