@@ -8,7 +8,7 @@ from board import Board
 from browser import browser_of_its_own, needs_chromium
 from playwright.sync_api import expect
 from realm import open_realm, token
-from server import Server
+from server import ROOT, Server
 from studies import write_frames
 
 OPEN = {"/auth/", "/auth/token", "/loco/login", "/loco/health", "/favicon.ico"}
@@ -22,16 +22,25 @@ def realm():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, realm):
+def servers(tmp_path_factory, realm):
+    """This app and a stock server behind the same login, each with the same studies of its own."""
     root = tmp_path_factory.mktemp("login")
-    write_frames(root / "studies", root / "truth", 3)
     environment = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": realm.url}
-    server = Server(
-        root / "studies", root / "server.log", environment=environment, labels="lesion", auto_retrain="false"
-    )
-    server.start()
-    yield server
-    server.stop()
+    both = {}
+    for name, source in (("loco", ROOT / "apps/loco"), ("stock", ROOT / "tests/stock")):
+        folder = root / name
+        write_frames(folder / "studies", folder / "truth", 3)
+        conf = {"labels": "lesion", "auto_retrain": "false"} if name == "loco" else {}
+        both[name] = Server(folder / "studies", folder / "server.log", source, environment, **conf)
+        both[name].launch()
+    yield {name: one.wait_until_up() for name, one in both.items()}
+    for one in both.values():
+        one.stop()
+
+
+@pytest.fixture(scope="module")
+def server(servers):
+    return servers["loco"]
 
 
 def bearer(realm, *roles):
@@ -62,6 +71,18 @@ def test_every_address_asks_for_a_token(server, realm):
         url = server.url + path.replace("{", "").replace("}", "")
         status = requests.request(method, url, timeout=30, allow_redirects=False).status_code
         assert status == 401 or path in OPEN, f"{method} {path} answered {status}"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/static/favicon.ico"])
+def test_the_stock_login_leaves_pages_open(servers, path):
+    found = {name: server.get(path, allow_redirects=False).status_code for name, server in servers.items()}
+    assert found == {"stock": 200, "loco": 401}
+
+
+def test_the_stock_login_lets_nobody_in(servers, realm):
+    admin = bearer(realm, "monailabel-admin", "monailabel-reviewer", "monailabel-annotator", "monailabel-user")
+    found = {name: server.get("/info/", headers=admin).status_code for name, server in servers.items()}
+    assert found == {"stock": 401, "loco": 200}
 
 
 def test_an_annotator_annotates_and_does_not_administrate(server, realm):

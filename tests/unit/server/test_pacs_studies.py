@@ -4,6 +4,7 @@ import shutil
 import socket
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -316,12 +317,13 @@ def test_a_pacs_that_hangs_is_given_up_soon(tmp_path, monkeypatch, answer):
     asked = []
 
     def serve():
-        while True:
-            connection, _ = listening.accept()
-            asked.append(connection)
-            if answer:
-                connection.recv(65536)
-                connection.sendall(answer)
+        with suppress(OSError):  # closed, when the test is over
+            while True:
+                connection, _ = listening.accept()
+                asked.append(connection)
+                if answer:
+                    connection.recv(65536)
+                    connection.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=serve, daemon=True).start()
