@@ -44,7 +44,7 @@ def test_the_bare_network_gets_every_window_that_inference_gives_it(tmp_path):
     nib.save(nib.Nifti1Image(np.random.default_rng(0).random((20, 16, 16), dtype=np.float32), np.eye(4)), path)
     recorder = Recorder(Threshold())
     predict(recorder, load_case(str(path), None, VOLUME, 2), VOLUME, torch.device("cpu"))
-    assert [tuple(x.shape) for x in recorder.seen] == [(1, 1, 16, 16, 16)] * 2
+    assert [tuple(x.shape) for x in recorder.seen] == [(2, 1, 16, 16, 16)]
     assert Bare(recorder.network, [recorder.seen]).seconds(0) > 0
 
 
