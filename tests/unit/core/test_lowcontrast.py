@@ -5,7 +5,7 @@ from unit.helpers import Threshold
 
 from lib.core.grid import Grid
 from lib.core.lowcontrast import band_radius, confidence, field_of_view, low_contrast_band, score_image
-from lib.core.predict import Prediction
+from lib.core.predict import Prediction, likeliest
 
 THRESHOLDS = torch.tensor([0.9, 0.9])
 LABELS = {"polyp": 1}
@@ -255,8 +255,9 @@ def test_every_class_has_an_entry():
 
 def test_confidence_by_hand():
     probs = torch.tensor([[[0.9, 0.3]], [[0.1, 0.7]]])
-    assert confidence(probs) == pytest.approx(0.7)
-    assert confidence(torch.tensor([[[0.9, 0.7]], [[0.1, 0.3]]])) == pytest.approx(0.8)
+    assert confidence(probs, likeliest(probs)) == pytest.approx(0.7)
+    empty = torch.tensor([[[0.9, 0.7]], [[0.1, 0.3]]])
+    assert confidence(empty, likeliest(empty)) == pytest.approx(0.8)
 
 
 # --- the band, to be shown

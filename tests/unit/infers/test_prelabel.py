@@ -112,7 +112,7 @@ class Store:
     def get_label_info(self, image, tag):
         return self.drafts[image]
 
-    def save_label(self, image, file, tag, info):
+    def keep_label(self, image, file, tag, found, info):
         self.saved[image] = (np.asarray(Image.open(file)), tag, info)
         return image
 

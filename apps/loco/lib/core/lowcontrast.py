@@ -168,11 +168,11 @@ def field_of_view(image: Tensor, picture: bool) -> Tensor:
     return torch.from_numpy(inside if inside.any() else np.ones_like(inside))
 
 
-def confidence(probs: Tensor) -> float:
-    """Mean of the highest class probability over predicted foreground (over everything when there is none), `K *S`."""
-    top, label = probs.max(dim=0)
-    foreground = label > 0
-    return float(top[foreground].mean() if bool(foreground.any()) else top.mean())
+def confidence(probs: Tensor, label: Tensor) -> float:
+    """Mean of the highest class probability `K *S` over the foreground of `label` `*S`; over everything when there is none."""
+    top, foreground = probs.amax(dim=0), label > 0
+    count = int(foreground.sum())
+    return float((top * foreground).sum(dtype=torch.float64)) / count if count else float(top.mean())
 
 
 def band_radius(field: Tensor, spacing: Sequence[float]) -> list[float]:

@@ -99,8 +99,10 @@ class PreLabelling(BatchInferTask):
             params = {**words, "label_names": dict(spec.labels)}
             with tempfile.TemporaryDirectory() as folder:
                 file = write_mask(mask, case.affine, Path(folder))
-                label = datastore.save_label(image, str(file), tag, {"model": name, "params": params})
-            return {"label": label, "params": params}
+                # the model's own mask lies on the grid of its image, in class indices: nothing to check
+                found = {label: spec.labels[label] for label in words["found"]}
+                datastore.keep_label(image, file, tag, found, {"model": name, "params": params})
+            return {"label": image, "params": params}
 
         for image, outcome in overlapped(images, load, segment, write, _READERS, _AHEAD):
             if isinstance(outcome, Exception):

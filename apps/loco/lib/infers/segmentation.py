@@ -151,7 +151,7 @@ def described(live: LiveModel, prediction: Prediction) -> tuple[Tensor, dict[str
     mask = likeliest(probs)
     return mask, {
         "model_version": live.checkpoint.version,
-        "confidence": round(confidence(probs), 4),
+        "confidence": round(confidence(probs, mask), 4),
         "found": [n for n, i in live.checkpoint.spec.labels.items() if bool((mask == i).any())],
         "method": live.checkpoint.spec.method.name,
     }
