@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -43,6 +44,7 @@ LABEL = "lesion"
 _START_S = 300
 _STOP_S = 15
 _LOOK_S = 30
+_IDLE_S, _IDLE_SHARE = 3.0, 0.2
 _LOOKED = "for the cold start"
 """Part of the line that the server logs when it has looked at all studies."""
 _LOG_LINES = 25
@@ -111,6 +113,23 @@ class Server:
         began = time.monotonic()
         while time.monotonic() - began < _LOOK_S and _LOOKED not in self.log.read_text(errors="replace"):
             time.sleep(0.5)
+
+    def wait_until_idle(self) -> None:
+        """Until it has had little to do for a few seconds: it scores the studies with a new model beside other work."""
+        began, spent = time.monotonic(), self._cpu_seconds()
+        while time.monotonic() - began < _START_S:
+            time.sleep(_IDLE_S)
+            before, spent = spent, self._cpu_seconds()
+            if abs(spent - before) < _IDLE_SHARE * _IDLE_S:  # less than before when a child has ended
+                return
+
+    def _cpu_seconds(self) -> float:
+        seconds = 0.0
+        for process in self._family():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                seconds += times.user + times.system
+        return seconds
 
     def wait(self) -> int:
         """Until it ends by itself."""

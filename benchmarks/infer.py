@@ -183,6 +183,7 @@ def measure(kind: Kind, count: int, repeats: int, console: Console) -> dict[str,
                 console.print(f"{kind}: starting the server ...")
                 server.wait_until_it_answers()
                 server.wait_until_it_has_looked()
+                server.wait_until_idle()
                 return _measured(server.address, kind, paths, bare, repeats)
         finally:
             for file in sorted(models.rglob("*"), reverse=True):
