@@ -1,6 +1,6 @@
 """What the server adds to the bare network: one inference over REST, and the pre-labelling of a pool.
 
-    python benchmarks/infer.py [--repeats 20] [--frames 60] [--volumes 24] [--threads N] [--no-write]
+    python benchmarks/infer.py [--repeats 20] [--frames 240] [--volumes 40] [--threads N] [--no-write]
 
 Starts the real server on generated studies with an untrained model of the default size for this machine: 352 x 352 frames,
 then volumes of 180 x 140 x 88 voxels. The bare network gets exactly the tensors that inference gives it (all windows of a
@@ -251,8 +251,8 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, print, write; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=20, help="requests per kind of study")
-    parser.add_argument("--frames", type=int, default=60, help="frames of the pool")
-    parser.add_argument("--volumes", type=int, default=24, help="volumes of the pool")
+    parser.add_argument("--frames", type=int, default=240, help="frames of the pool")
+    parser.add_argument("--volumes", type=int, default=40, help="volumes of the pool")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the bare network")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)

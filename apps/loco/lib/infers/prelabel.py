@@ -163,7 +163,7 @@ def write_mask(mask: Tensor, affine: np.ndarray | None, folder: Path) -> Path:
     """A label map `*native` uint8 as PNG (without affine; columns, rows as MONAI reads it) or compressed NIfTI in `folder`."""
     if affine is None:
         path = folder / "mask.png"
-        Image.fromarray(mask.T.contiguous().numpy()).save(path)
+        Image.fromarray(mask.T.contiguous().numpy()).save(path, compress_level=1)  # a mask is small at any level
         return path
     path = folder / "mask.nii.gz"
     nib.save(nib.Nifti1Image(mask.numpy(), affine), path)
