@@ -16,7 +16,7 @@ from unit.helpers import Threshold, spec_of
 from lib import progressbar
 from lib.core.checkpoint import Checkpoint
 from lib.core.images import CaseError
-from lib.infers.prelabel import PreLabelling, overlapped, write_mask
+from lib.infers.prelabel import PreLabelling, overlapped, side_by_side, write_mask
 from lib.infers.segmentation import LiveModel
 
 
@@ -83,6 +83,40 @@ def test_what_cannot_be_read_or_written_is_reported_and_the_rest_goes_on():
 def test_a_defect_ends_the_run():
     with pytest.raises(ZeroDivisionError):
         list(overlapped([1, 0], lambda i: 1 / i, lambda x: x, lambda i, r: r, 1, 1))
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_on_a_cpu_studies_are_worked_on_side_by_side_with_a_share_of_the_threads_each(four_threads):
+    together = threading.Barrier(4)
+
+    def work(i):
+        together.wait(10)  # alone, each would wait for ever
+        return 10 * i, torch.get_num_threads()
+
+    assert list(side_by_side(range(8), work)) == [(i, (10 * i, 1)) for i in range(8)]
+    assert torch.get_num_threads() == 4
+    assert list(side_by_side([], work)) == []
+
+
+def test_side_by_side_an_unreadable_study_is_reported_and_a_defect_ends_the_run(four_threads):
+    def work(i):
+        if i == 1:
+            raise CaseError("a.png", "it is empty")
+        return 1 / i
+
+    found = dict(side_by_side([3, 1, 2], work))
+    assert (found[3], found[2]) == (1 / 3, 1 / 2)
+    assert isinstance(found[1], CaseError)
+    with pytest.raises(ZeroDivisionError):
+        list(side_by_side([2, 0], work))
+    assert torch.get_num_threads() == 4
 
 
 def test_masks_are_written_on_their_grid(tmp_path):

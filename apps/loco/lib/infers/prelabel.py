@@ -1,4 +1,4 @@
-"""Pre-labels of many studies: loading, segmenting and writing at the same time, kept as labels tagged `original`.
+"""Pre-labels of many studies: several at once on a CPU, on a GPU one while others are read and written; tagged `original`.
 
 Viewers show such a label as the first draft. It takes the place of MONAI Label's batch inference, which handles one study
 after the other, ends with the first that cannot be read and overwrites the drafts of people.
@@ -34,6 +34,8 @@ from lib.progressbar import track
 
 logger = logging.getLogger(__name__)
 
+_WORKERS = 4
+"""Studies at once on a CPU: a bound on memory."""
 _READERS = 2
 _AHEAD = 6
 """Studies that are loaded ahead, and results that wait to be written: a bound on memory."""
@@ -104,7 +106,11 @@ class PreLabelling(BatchInferTask):
                 datastore.keep_label(image, file, tag, found, {"model": name, "params": params})
             return {"label": image, "params": params}
 
-        for image, outcome in overlapped(images, load, segment, write, _READERS, _AHEAD):
+        if device.type == "cpu":
+            outcomes = side_by_side(images, lambda image: write(image, segment(load(image))))
+        else:
+            outcomes = overlapped(images, load, segment, write, _READERS, _AHEAD)
+        for image, outcome in outcomes:
             if isinstance(outcome, Exception):
                 logger.warning("Not pre-labelled: %s: %s", hashed_name(image), nameless(outcome))
                 yield image, {"error": _sentence(outcome)}
@@ -121,6 +127,28 @@ class PreLabelling(BatchInferTask):
         if version is None:
             return "there is a draft by a person or another program"
         return "the draft is up to date" if version == live.checkpoint.version else None
+
+
+def side_by_side(items: Iterable[Item], work: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:
+    """Run `work` on several items at once, each on its share of PyTorch's threads: cores that need not wait for each other.
+
+    Yields:
+        Each item, in order, with the result or the exception, as `overlapped` does.
+    """
+    threads = torch.get_num_threads()
+    workers = min(_WORKERS, threads)
+    source, doing = iter(items), deque[tuple[Item, Future]]()
+    torch.set_num_threads(threads // workers)
+    try:
+        with ThreadPoolExecutor(workers, "segment") as pool:
+            for item in source:
+                doing.append((item, pool.submit(work, item)))
+                if len(doing) > 2 * workers:
+                    yield _finished(*doing.popleft())
+            while doing:
+                yield _finished(*doing.popleft())
+    finally:
+        torch.set_num_threads(threads)
 
 
 def overlapped(
