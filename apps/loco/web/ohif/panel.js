@@ -41,6 +41,7 @@ const MARKUP = `
 class Panel {
   constructor(root) {
     this.root = root;
+    this.last = Promise.resolve();
     root.innerHTML = MARKUP;
     this.part('client').value = clientName();
     this.part('client').addEventListener('change', e => localStorage.setItem('loco-client', e.target.value.trim()));
@@ -93,8 +94,8 @@ class Panel {
         return; // OHIF built its page anew, and there is a new panel
       }
     }
-    await this.settle();
     this.followViewer();
+    await this.inTurn(() => this.settle());
     this.showClasses();
     this.use('brush');
     this.root.dataset.ready = 'true';
@@ -103,27 +104,45 @@ class Panel {
   // The label map over the image, and of a series the picture that the address names.
   async settle() {
     await viewer.prepare(this.view, this.labels);
-    const wanted = new URLSearchParams(window.location.search);
-    if (wanted.has(PICTURE) && !this.moved) {
+    await this.stay();
+  }
+
+  // Until the annotator looks elsewhere, the picture that the address names is shown.
+  async stay() {
+    const wanted = this.wanted();
+    if (wanted) {
       await viewer.goTo(this.view, wanted.get(PICTURE), wanted.get(FRAME));
     }
     await this.look();
   }
 
-  // Scrolling shows another picture. OHIF may also set a viewport up a second time: it is without a label map then, and back at
-  // the first picture, which the annotator did not ask for.
+  wanted() {
+    const place = new URLSearchParams(window.location.search);
+    return place.has(PICTURE) && !this.moved ? place : null;
+  }
+
+  // Scrolling shows another picture. So does OHIF by itself: a viewport that it sets up a second time begins at the first picture
+  // again, without a label map, and a scroll that waited for a picture comes late.
   followViewer() {
-    const sayError = error => this.say(error.message, 'error');
-    viewer.onOtherPicture(this.view, () => this.look().catch(sayError));
-    const moves = event =>
-      !this.root.contains(event.target) && !(event.type === 'pointerdown' && event.target.closest('.cornerstone-canvas'));
     for (const input of ['wheel', 'keydown', 'pointerdown']) {
-      document.addEventListener(input, event => (this.moved ||= moves(event)), { capture: true, passive: true });
+      document.addEventListener(input, event => (this.moved ||= this.movesOn(event)), { capture: true, passive: true });
     }
-    let settled = Promise.resolve();
-    viewer.onSetUp(this.view, () => {
-      settled = settled.then(() => this.root.isConnected && this.settle()).catch(sayError);
-    });
+    const follow = action => () => this.inTurn(action).catch(error => this.say(error.message, 'error'));
+    viewer.onOtherPicture(this.view, follow(() => this.stay()));
+    viewer.onSetUp(this.view, follow(() => this.settle()));
+  }
+
+  // One after the other, while the panel is there.
+  inTurn(action) {
+    const turn = this.last.then(() => this.root.isConnected && action());
+    this.last = turn.catch(() => null);
+    return turn;
+  }
+
+  // Whether an input may lead to another picture: not one in the panel, nor the left button that draws.
+  movesOn({ type, target, button }) {
+    const draws = type === 'pointerdown' && button === 0 && target.closest('.viewport-element');
+    return !draws && !this.root.contains(target);
   }
 
   // Which image of the server is looked at: in a series of pictures it changes from picture to picture.
@@ -235,6 +254,9 @@ class Panel {
     while (this.root.isConnected) {
       await new Promise(done => setTimeout(done, POLL_MS));
       await this.refresh().catch(error => (this.part('state').textContent = error.message));
+      if (this.root.dataset.ready && this.wanted()) {
+        await this.inTurn(() => this.stay()).catch(error => this.say(error.message, 'error')); // as a rule it is there already
+      }
     }
   }
 

@@ -56,8 +56,12 @@ export function showPictures() {
 export async function goTo({ set, viewports }, instance, frame) {
   const wanted = `/instances/${instance}/frames/${frame || 1}`;
   const place = set.imageIds.findIndex(id => id.endsWith(wanted));
-  for (const viewport of place < 0 ? [] : viewports) {
-    await services().cornerstoneViewportService.getCornerstoneViewport(viewport)?.setImageIdIndex?.(place);
+  const stacks = viewports
+    .map(id => services().cornerstoneViewportService.getCornerstoneViewport(id))
+    .filter(viewport => place >= 0 && viewport?.type === 'stack');
+  for (const stack of stacks) {
+    stack.scroll(place - stack.getTargetImageIdIndex(), false); // the wheel goes on from here, which setImageIdIndex would not tell it
+    await window.cornerstone.imageLoader.loadAndCacheImage(set.imageIds[place]);
   }
 }
 
@@ -97,7 +101,8 @@ export async function prepare({ set, viewports }, labels) {
     );
     await segmentationService.createLabelmapForDisplaySet(set, { segmentationId: ID, label: 'LoCo', segments });
   }
-  for (const viewport of viewports) {
+  const { cornerstoneViewportService } = services();
+  for (const viewport of viewports.filter(id => cornerstoneViewportService.getCornerstoneViewport(id))) {
     if (!segmentationService.getSegmentationRepresentations(viewport, { segmentationId: ID }).length) {
       await segmentationService.addSegmentationRepresentation(viewport, { segmentationId: ID, type: 'Labelmap' });
       Object.values(labels).forEach((index, i) =>
