@@ -104,7 +104,8 @@ class Ohif:
         return self.page.locator(f'[data-loco="{name}"]')
 
     def press(self, name: str, answer: str) -> None:
-        """Press a button and wait for a sentence in the panel."""
+        """Press a button and wait for a sentence in the panel, one that was not there before."""
+        self.part("message").evaluate("message => (message.textContent = '')")
         self.part(name).click()
         expect(self.part("message")).to_contain_text(answer, timeout=PATIENCE_MS)
 

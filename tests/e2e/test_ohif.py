@@ -108,7 +108,7 @@ def test_frames_of_a_folder_are_annotated(servers, browser):
         drawn = viewer.stroke((0.43, 0.5), 0.03).reshape(HEIGHT, WIDTH)
         assert 0 < drawn.sum() < painted.sum()
         viewer.shot("2 drawn and erased")
-        viewer.press("submit", "was submitted")
+        viewer.press("submit", "label was submitted")
         np.testing.assert_array_equal(saved(root, "frame_002"), drawn)
 
         second = viewer.next()
@@ -121,7 +121,7 @@ def test_frames_of_a_folder_are_annotated(servers, browser):
         np.testing.assert_array_equal(viewer.labelmap().reshape(HEIGHT, WIDTH), lesion)
         colours = viewer.image().reshape(HEIGHT, WIDTH, -1)[..., :3].mean(axis=2)
         assert colours[lesion > 0].mean() > colours[lesion == 0].mean() + 30, "the mask covers what is bright"
-        viewer.press("submit", "was submitted")
+        viewer.press("submit", "label was submitted")
         np.testing.assert_array_equal(saved(root, second), lesion)
 
         third = viewer.next()
@@ -130,7 +130,7 @@ def test_frames_of_a_folder_are_annotated(servers, browser):
         (skipped,) = Journal(root / "studies/loco.sqlite").read("SELECT image, client, reason FROM skips")
         assert tuple(skipped) == (third, viewer.part("client").input_value(), "unsure")
         assert len(viewer.questions) == 1, "a label with something in it is submitted without a question"
-        viewer.press("submit", "was submitted")
+        viewer.press("submit", "label was submitted")
         assert (len(viewer.questions), saved(root, fourth).any()) == (2, False)
         assert viewer.errors == []
 
@@ -214,7 +214,7 @@ def test_a_folder_of_dicom_files_is_annotated_as_a_pacs_is(servers, browser):
 
         viewer.annotate(studies[1][0].StudyInstanceUID)
         drawn = viewer.stroke((0.45, 0.5))
-        viewer.press("submit", "was submitted")
+        viewer.press("submit", "label was submitted")
         assert label_of(server, series[1]).sum() == drawn.sum() > 0
         (seg,) = (dcmread(p) for p in (root / "studies/.loco/segmentations").glob("*.dcm"))
         case = cases_of(series[1], studies[1])[0][0]
@@ -230,7 +230,7 @@ def test_a_folder_of_dicom_files_is_annotated_as_a_pacs_is(servers, browser):
         # one stroke teaches little: this mask may be empty, and then the panel asks; those of test_pacs.py are not
         assert meant.sum() < meant.size / 2
         np.testing.assert_array_equal(np.sort(viewer.image()[shown > 0]), np.sort(stacked(studies[0])[meant > 0]))
-        viewer.press("submit", "was submitted")
+        viewer.press("submit", "label was submitted")
         np.testing.assert_array_equal(label_of(server, series[0]), meant)
         assert viewer.errors == []
     assert contents(root / "studies") == before, "originals are never written"

@@ -181,7 +181,7 @@ def test_a_volume_is_annotated_in_ohif(pacs, browser):
         assert covered(viewer, viewer.labelmap()) == values_below(series[2], meant)
         corrected = viewer.stroke((0.35, 0.35))
         assert corrected.sum() > meant.sum()
-        viewer.press("submit", "was submitted")
+        viewer.press("submit", "label was submitted")
         assert values_below(series[2], label_of(server, uid(series[2]))) == covered(viewer, corrected)
         assert len(orthanc.segs()) == before + 1
         viewer.shot("3 corrected and submitted")
@@ -207,7 +207,7 @@ def test_the_mask_lies_on_the_voxels_that_the_model_meant_and_ohif_s_own_export_
             assert mask.sum() == ball(number).sum()
             assert image[mask].min() > image[~mask].max()
             viewer.shot(f"P{number}")
-            viewer.press("submit", "was submitted")
+            viewer.press("submit", "label was submitted")
             np.testing.assert_array_equal(label_of(server, uid(series[number])), ball(number))
 
         before, drawn = len(orthanc.segs()), viewer.stroke((0.35, 0.35))

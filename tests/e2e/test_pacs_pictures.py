@@ -138,7 +138,7 @@ def test_each_picture_is_opened_at_itself_and_its_label_comes_back_to_it(camera,
             expect(viewer.part("image")).to_have_text(image)
             np.testing.assert_array_equal(viewer.labelmap().reshape(HEIGHT, WIDTH), drawn[image])
             viewer.shot(f"{number} {image}")
-            viewer.press("submit", "was submitted")
+            viewer.press("submit", "label was submitted")
         assert viewer.errors == []
     assert set(drawn) == set(second)
     for image, label in {**before, **drawn}.items():

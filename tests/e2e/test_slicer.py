@@ -177,7 +177,7 @@ def test_a_label_drawn_in_ohif_comes_back_onto_the_grid_of_its_file(slicer, brow
         for index in (1, 2):
             below = np.sort(viewer.image()[shown == index])
             np.testing.assert_array_equal(below, np.sort(values[segments() == index]))
-        viewer.press("submit", "was submitted")
+        viewer.press("submit", "label was submitted")
         label = volume_of(server.get("/datastore/label", params={"label": image, "tag": "final"}))
         np.testing.assert_array_equal(label.array[0].numpy(), segments())
         np.testing.assert_allclose(label.affine, nib.load(file).affine, atol=1e-3)
