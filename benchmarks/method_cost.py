@@ -42,9 +42,8 @@ def task(kind: Kind, name: str, side: int) -> TaskSpec:
     patch = (max(32, 3 * side // 8),) * 3 if volume else (side, side)
     data = DataSpec(kind, patch, side, (1.0,) * 3 if volume else (1.0, 1.0))
     network = NetworkSpec(default_network(kind, cuda=False), CLASSES, 32 if volume else 64, pretrained=False)
-    count = (
-        2  # PyTorch's convolutions of a single volume are slow in a way of their own, and would be half of the figures
-    )
+    # PyTorch's convolutions of a single volume are slow in a way of their own, and would be half of the figures
+    count = 2
     return TaskSpec({"object": 1}, data, network, MethodSpec(name), TrainSpec(1, TOTAL, count, count, 1e-2, 0.99))
 
 

@@ -2,23 +2,25 @@
 
 import pytest
 from app.test_app import app_on, infer, submit, train
-from studies import write_volumes
+from studies import write_frames, write_volumes
 
 from lib.core.checkpoint import load_checkpoint, restore_network
 from lib.core.methods import METHODS
 
-OF_EVERY_METHOD = {name: next(k for k in ("slice", "volume") if k in m.kinds) for name, m in METHODS.items()}
+OF_EVERY_METHOD = [(name, next(k for k in ("slice", "volume") if k in m.kinds)) for name, m in METHODS.items()]
 
 
 def studies_of(kind, root):
     """Four small studies that ask for a kind of model; their ids."""
     folder, truth = root / "studies", root / "truth"
+    if kind == "frame":
+        return write_frames(folder, truth, 4)
     if kind == "slice":
         return write_volumes(folder, truth, 4, (40, 33, 7), (1.5, 1.5, 8.0), ("RAS",))
     return write_volumes(folder, truth, 4, (36, 30, 28), (1.0, 1.0, 1.2), ("RAS",))
 
 
-@pytest.mark.parametrize(("method", "kind"), OF_EVERY_METHOD.items(), ids=str)
+@pytest.mark.parametrize(("method", "kind"), [*OF_EVERY_METHOD, ("cps", "frame"), ("medl", "frame")], ids=str)
 def test_it_trains_publishes_infers_scores_chooses_and_trains_again(tmp_path, method, kind):
     ids = studies_of(kind, tmp_path)
     app = app_on(tmp_path, tmp_path / "studies", method=method, iterations=4)
