@@ -1,13 +1,18 @@
 """A folder of studies: which files are studies, under which id, noticed when and how."""
 
+import io
 import json
 import shutil
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
+from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from unit.helpers import nifti, noise, png
 
 from lib.core.spec import SpecError
@@ -15,7 +20,9 @@ from lib.server import files
 from lib.server.datalist import ListedStudies
 from lib.server.files import FileTree
 from lib.server.folder import FolderStudies, new_ids, safe_id
+from lib.server.history import history_router
 from lib.store.journal import Journal
+from lib.store.records import Pick
 
 PICTURE = noise(8, 6, 3)
 
@@ -167,3 +174,34 @@ def test_a_datalist_names_images_and_labels(tmp_path):
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(SpecError, match=r"expected list\.json to be a datalist"):
         ListedStudies(tmp_path / "list.json", Journal(tmp_path / "state/loco.sqlite"), tmp_path / "state")
+
+
+def test_a_label_of_somebody_who_was_overtaken_is_a_second_reading(tmp_path):
+    """Ann's hold ran out, bob got the image and labelled it first: neither label is lost, and his counts."""
+    picture(tmp_path / "a.png")
+    store = studies(tmp_path)
+    journal = Journal(tmp_path / "loco.sqlite")
+    for client in ("ann", "bob"):
+        journal.add_pick(Pick(0, "a", client, "frame", 1, "coverage", time.time()))
+    drawn = {"bob": np.ones((8, 6), np.uint8), "ann": np.eye(8, 6, dtype=np.uint8)}
+    masks = {c: png(tmp_path.parent / f"{c}.png", mask) for c, mask in drawn.items()}
+    for client in ("bob", "ann"):
+        assert store.save_label("a", str(masks[client]), "final", {"client_id": client}) == "a"
+    label = Path(store.get_label_uri("a", "final"))
+    assert np.asarray(Image.open(label)).min() == 1, "bob's"
+    assert [(s.client, r.client) for s, r in zip(journal.latest(), journal.readings("a"), strict=True)] == [
+        ("bob", "ann")
+    ]
+    assert store.still_to_do("a").startswith("Somebody else labelled this image")
+    app = FastAPI()
+    app.include_router(history_router(journal))
+    client = TestClient(app)
+    (reading,) = client.get("/loco/readings", params={"image": "a"}).json()
+    assert (reading["client"], reading["labels"], reading["kept"]) == ("ann", {"polyp": 1}, True)
+    file = client.get(f"/loco/readings/{reading['id']}/file")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(file.content))), np.eye(8, 6))
+    assert client.get("/loco/readings/99/file").status_code == 404
+    assert client.get("/loco/readings", params={"image": "b"}).json() == []
+    store.save_label("a", str(masks["ann"]), "final", {"client_id": "ann"})
+    assert np.asarray(Image.open(label)).min() == 0, "she was told and submitted it again"
+    assert store.still_to_do("a") == ""

@@ -563,10 +563,40 @@ def test_a_lease_can_be_given_back_by_its_holder_alone(journal):
     assert not journal.release("a", "ann")
 
 
-def test_a_second_reading_is_kept_beside_the_first(journal):
-    for client in ("ann", "bob"):
-        journal.add_submission("a", "a", f"{client}.png", client, {"polyp": 1}, client, None, NOW)
-    assert [s.client for s in journal.submissions()] == ["ann", "bob"]
+def labelled_by(journal, client, now):
+    return journal.add_submission("a", "a", f"{client}.png", client, {"polyp": 1}, client, None, now)
+
+
+def test_who_was_overtaken_hands_in_a_second_reading_and_then_may_correct(journal):
+    journal.add_pick(Pick(0, "a", "ann", "polyp", 1, "coverage", NOW))
+    assert not journal.is_overtaken("a", "ann"), "nobody else labelled it"
+    journal.add_pick(Pick(0, "a", "bob", "polyp", 1, "coverage", NOW + 10))
+    labelled_by(journal, "bob", NOW + 20)
+    assert journal.is_overtaken("a", "ann")
+    assert not journal.is_overtaken("a", "bob"), "his own label"
+    assert not journal.is_overtaken("a", "eve"), "it was never served to her: she corrects what she sees"
+    assert not journal.is_overtaken("a", "")
+    journal.lease(["a"], "ann", 60, NOW)
+    number = journal.add_reading("a", "ann", "00", {"polyp": 1}, 1, NOW + 30, "00/00.png")
+    assert [s.client for s in journal.submissions()] == ["bob"]
+    assert [(r.id, r.client, r.labels) for r in journal.readings("a")] == [(number, "ann", {"polyp": 1})]
+    assert journal.reading(number) == journal.readings("a")[0]
+    assert journal.reading(number + 1) is None
+    assert journal.open_leases(NOW) == {}
+    assert not journal.is_overtaken("a", "ann"), "she was told: what she submits now is a correction"
+
+
+def test_a_label_that_was_removed_overtakes_nobody(journal):
+    journal.add_pick(Pick(0, "a", "ann", "polyp", 1, "coverage", NOW))
+    labelled_by(journal, "bob", NOW + 20)
+    journal.mark_removed("a", NOW + 30)
+    assert not journal.is_overtaken("a", "ann")
+
+
+def test_who_is_served_the_image_again_after_the_other_label_corrects_it(journal):
+    labelled_by(journal, "bob", NOW)
+    journal.add_pick(Pick(0, "a", "ann", "polyp", 1, "pinned", NOW + 10))
+    assert not journal.is_overtaken("a", "ann")
 
 
 def test_skips_are_for_oneself_for_all_or_by_two_who_are_unsure(journal):
@@ -574,8 +604,21 @@ def test_skips_are_for_oneself_for_all_or_by_two_who_are_unsure(journal):
     journal.add_skip("broken", "ann", "unreadable", NOW + 1, for_all=True)
     assert (journal.skipped_for("ann"), journal.skipped_for("bob")) == (["later", "broken"], ["broken"])
     assert journal.skipped_for("") == ["broken"]
-    journal.add_skip("later", "eve", "unsure", NOW + 2)
-    assert journal.skipped_for("bob") == ["broken", "later"]
+    journal.add_skip("later", "eve", "later", NOW + 2)
+    assert journal.skipped_for("bob") == ["broken"], "not now is not for others"
+    for number, client in enumerate(("ann", "ann", "eve")):
+        assert journal.skipped_for("bob") == ["broken"]
+        journal.add_skip("faint", client, "unsure", NOW + 3 + number)
+    assert journal.skipped_for("bob") == ["broken", "faint"]
+
+
+def test_who_asks_twice_at_once_gets_one_image(journal):
+    """Both requests saw no lease; the second finds the one that the first took meanwhile."""
+    assert journal.lease(["a", "b"], "ann", 60, NOW, keeps=lambda image: True) == "a"
+    assert journal.lease(["b", "a"], "ann", 60, NOW, keeps=lambda image: True) == "a"
+    assert journal.open_leases(NOW) == {"a": "ann"}
+    assert journal.lease(["b"], "ann", 60, NOW, keeps=lambda image: image != "a") == "b", "it may not be served again"
+    assert journal.lease(["c"], "ann", 60, NOW + 61, keeps=lambda image: True) == "c", "expired"
 
 
 def test_an_image_that_was_passed_by_while_the_order_was_made_is_not_taken(journal):

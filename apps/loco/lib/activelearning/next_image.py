@@ -50,8 +50,7 @@ class NextImage(Strategy):
         client = str(request.get("client_id") or "")
         view = self._board.view(datastore)
         own = journal.own_lease(client, now)
-        if own is not None and own in view.places and view.free[view.places[own]]:
-            journal.renew(own, client, LEASE_S, now)
+        if own is not None and _offered(own, view) and journal.renew(own, client, LEASE_S, now):
             return self._again(own, view)
         for _ in range(_ATTEMPTS):
             skips_known = journal.last_skip_id()
@@ -60,7 +59,11 @@ class NextImage(Strategy):
                 return self._nameless(view, client, now)
             pinned = self._pinned(view, client, now)
             logged = {**picks, **pinned}.__getitem__
-            image = journal.lease(list(picks), client, LEASE_S, now, logged, pinned.__contains__, skips_known)
+            image = journal.lease(
+                list(picks), client, LEASE_S, now, logged, pinned.__contains__, skips_known, lambda i: _offered(i, view)
+            )
+            if image is not None and image not in picks and image not in pinned:
+                return self._again(image, view)  # the same annotator asked twice at once
             if image is not None:
                 pick = pinned.get(image) or picks[image]
                 self._make_ready(datastore, view, client, [other for other in picks if other != image])
@@ -115,7 +118,7 @@ class NextImage(Strategy):
         free[places], seen[places] = False, True
         later = [i for i in skipped if free[i]]
         free[skipped], seen[skipped] = False, True
-        return Situation(free, seen, view.progress, view.counts, view.miss_rate), later
+        return Situation(free, seen, view.progress, view.counts, view.labels, view.miss_rate), later
 
     def _choose(self, view: View, situation: Situation, number: int) -> tuple[list[Choice], int]:
         """What request `number` is offered, and the seed behind it."""
@@ -174,6 +177,11 @@ class NextImage(Strategy):
         )
         image = next(held, None)
         return {} if image is None else self._again(image, view)
+
+
+def _offered(image: str, view: View) -> bool:
+    """Whether an image may be served at all: known, unlabelled and of no validation patient."""
+    return image in view.places and bool(view.free[view.places[image]])
 
 
 def _seed(text: str) -> int:

@@ -58,10 +58,6 @@ class Studies(JournalledLabels):
         """Whether a study can be used without crowding out another one."""
         return True
 
-    def still_to_do(self, image_id: str) -> str:
-        """What is left to do for a label that was saved, as a sentence; empty when nothing is."""
-        return ""
-
     def prefetch(self, image_ids: list[str]) -> None:
         """These are likely to be wanted next; they are made ready in the background."""
 

@@ -28,8 +28,22 @@ class LabelVersion(BaseModel):
     """Its file can be had from `/loco/labels/ID/file`."""
 
 
+class SecondReading(BaseModel):
+    """A label that came after another annotator's and was kept beside it; fields as of a version."""
+
+    id: int
+    """Number of the reading; readings are counted by themselves."""
+    ts: float
+    client: str
+    model_version: int | None
+    sha256: str
+    labels: dict[str, int]
+    kept: bool
+    """Its file can be had from `/loco/readings/ID/file`."""
+
+
 def history_router(journal: Journal) -> APIRouter:
-    """`GET /loco/labels?image=ID` and `GET /loco/labels/{id}/file`."""
+    """`GET /loco/labels?image=ID` and `GET /loco/labels/{id}/file`; the same of `/loco/readings`."""
     router = APIRouter(tags=["LoCo"])
     kept = KeptLabels(journal)
 
@@ -45,6 +59,26 @@ def history_router(journal: Journal) -> APIRouter:
         path = kept.path(found) if found is not None else None
         if path is None:
             raise HTTPException(404, "expected the number of a kept version, but there is none of it; see /loco/labels")
+        return FileResponse(path, filename=path.name, media_type="application/octet-stream")
+
+    @router.get("/loco/readings", response_model=list[SecondReading])
+    def readings(image: str) -> list[SecondReading]:
+        """Second readings of a study, newest first: labels of annotators whom somebody else had overtaken."""
+        return [
+            SecondReading(
+                id=r.id, ts=r.ts, client=r.client, model_version=r.model_version, sha256=r.sha256, labels=r.labels,
+                kept=kept.path(r) is not None,
+            )
+            for r in journal.readings(image)
+        ]  # fmt: skip
+
+    @router.get("/loco/readings/{id}/file", response_class=FileResponse)
+    def reading_file(id: int) -> FileResponse:
+        """The file of one reading."""
+        found = journal.reading(id)
+        path = kept.path(found) if found is not None else None
+        if path is None:
+            raise HTTPException(404, "expected the number of a kept reading, but there is none; see /loco/readings")
         return FileResponse(path, filename=path.name, media_type="application/octet-stream")
 
     return router

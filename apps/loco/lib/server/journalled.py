@@ -37,7 +37,10 @@ class JournalledLabels(Datastore):
         self._labels, self._pattern = dict(labels), pattern
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Save a label. Raises `HTTPException` 404 for an unknown image and 400 with a sentence for an unusable label."""
+        """Save a label; one that another annotator's has overtaken is kept as a second reading (see `Readings`).
+
+        Raises `HTTPException` 404 for an unknown image and 400 with a sentence for an unusable label.
+        """
         self._checked(image_id)
         checked_tag(label_tag)
         info = dict(label_info or {})
@@ -47,7 +50,11 @@ class JournalledLabels(Datastore):
         except CaseError as e:
             raise HTTPException(400, f"The label of {image_id} was not saved. {e}") from e
         try:
-            self.keep_label(image_id, kept, label_tag, found, info)
+            with self._submitting:
+                if label_tag == FINAL and self._journal.is_overtaken(image_id, _client_of(info)):
+                    self._keep_reading(image_id, kept, found, info)
+                else:
+                    self.keep_label(image_id, kept, label_tag, found, info)
         finally:
             if kept != label_filename:
                 Path(kept).unlink(missing_ok=True)
@@ -75,6 +82,16 @@ class JournalledLabels(Datastore):
             if entry is not None:
                 self._submitted(entry, image_id)
         return path
+
+    def still_to_do(self, image_id: str) -> str:
+        """What whoever saved a label last must know of it: that it does not count, when another one came first."""
+        readings, latest = self._journal.readings(image_id), self._journal.history(image_id)
+        if not readings or (latest and latest[0].ts > readings[0].ts):
+            return ""
+        return (
+            "Somebody else labelled this image while you held it no longer: their label counts, yours is kept as another "
+            "reading. Submit it again to put it in place of theirs."
+        )
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove a label; it no longer counts for retraining."""
@@ -152,8 +169,6 @@ class JournalledLabels(Datastore):
         self, image_id: str, place: Path, file: str | Path, found: Mapping[str, int], info: Mapping[str, Any]
     ) -> int:
         """Copy the label `file` and journal it as what lies, or will lie, in `place`. Returns the number of the entry."""
-        given = str(info.get("model_version") or "")
-        client = str(info.get("client_id") or info.get("user") or "")
         digest, kept = KeptLabels(self._journal).keep(file)
         return self._journal.add_submission(
             image_id,
@@ -161,11 +176,23 @@ class JournalledLabels(Datastore):
             str(place),
             digest,
             found,
-            client,
-            int(given) if given.isdecimal() and len(given) < 10 else self._journal.start_of(image_id, client),
+            _client_of(info),
+            self._started_from(image_id, info),
             time.time(),
             kept,
         )
+
+    def _keep_reading(self, image_id: str, file: str | Path, found: Mapping[str, int], info: Mapping[str, Any]) -> None:
+        client, version = _client_of(info), self._started_from(image_id, info)
+        digest, kept = KeptLabels(self._journal).keep(file)
+        self._journal.add_reading(image_id, client, digest, found, version, time.time(), kept)
+        decided("second reading", image=image_id, client=client, sha256=digest[:12])
+
+    def _started_from(self, image_id: str, info: Mapping[str, Any]) -> int | None:
+        """Version of the model that the annotator went on from, as they say or as they were given it."""
+        given = str(info.get("model_version") or "")
+        known = given.isdecimal() and len(given) < 10
+        return int(given) if known else self._journal.start_of(image_id, _client_of(info))
 
     def _lies_there(self, entry: int) -> bool:
         """Whether a label is in its place, although an error came: flushing its folder may fail after that."""
@@ -189,6 +216,11 @@ class JournalledLabels(Datastore):
     def _checked(self, image_id: str) -> None:
         if not self.known(image_id):
             raise HTTPException(404, f"expected the id of a study, but got {image_id!r}; refresh the list of studies")
+
+
+def _client_of(info: Mapping[str, Any]) -> str:
+    """Who submits; empty for somebody without a name."""
+    return str(info.get("client_id") or info.get("user") or "")
 
 
 def opened(path: str) -> Any:

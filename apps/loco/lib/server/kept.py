@@ -10,7 +10,7 @@ from pathlib import Path
 from lib.core.files import replacing
 from lib.core.images import SUFFIXES, CaseError, read_label
 from lib.store.journal import Journal
-from lib.store.records import Submission
+from lib.store.records import Reading, Submission
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class KeptLabels:
                 copy.write(content)
         return digest, name
 
-    def path(self, submission: Submission) -> Path | None:
+    def path(self, submission: Submission | Reading) -> Path | None:
         """The copy of a version if it is there and whole, else None."""
         whole = submission.kept and self._is_whole(submission.kept, submission.sha256)
         return self.root / submission.kept if whole else None

@@ -24,7 +24,7 @@ SKIP_REASONS: dict[SkipReason, str] = {
     "unreadable": "the image cannot be read or is of no use: not offered again to anyone until nothing else is left",
     "irrelevant": "the image does not belong to this project: the same",
     "duplicate": "almost the same as an image that has a label: the same",
-    "unsure": "I cannot decide: not offered to me again; an image that two annotators passed by, to nobody",
+    "unsure": "I cannot decide: not offered to me again; an image that two annotators cannot decide on, to nobody",
     "later": "not now: not offered to me again until nothing else is left",
 }
 """Why an image can be passed by, and what follows."""

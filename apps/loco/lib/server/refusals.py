@@ -64,7 +64,7 @@ class Refusals:
                 logger.warning("The model that segmented a study was not noted: %s", e)
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
-        """What viewers are told of a label that was saved, besides its id: what the PACS does not have yet."""
+        """What viewers are told of a label that was saved, besides its id: that it does not count, or waits for the PACS."""
         note = self.datastore().still_to_do(image_id)
         return {"note": note} if note else {}
 

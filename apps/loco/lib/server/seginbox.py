@@ -89,8 +89,10 @@ class PacsWithSegs(PacsStudies):
         return left
 
     def still_to_do(self, image_id: str) -> str:
-        """What the PACS does not have yet of a label that was saved, as a sentence; empty when all is done."""
+        """As for all studies; and what the PACS does not have yet of a label that was saved."""
         image_id = self._own_id(image_id)
+        if note := super().still_to_do(image_id):
+            return note
         waits = any(row.image == image_id for row in self._journal.segs("pending"))
         return "The label is kept here; the PACS did not take it yet, it is stored there later." if waits else ""
 

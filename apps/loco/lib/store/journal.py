@@ -14,6 +14,7 @@ from lib.store.listing import Listing
 from lib.store.overview import Overview
 from lib.store.picking import Picking
 from lib.store.pins import Pins
+from lib.store.readings import Readings
 from lib.store.records import to_json
 from lib.store.schema import JournalError
 from lib.store.scores import Scores
@@ -23,8 +24,8 @@ from lib.store.training import Training
 __all__ = ["Journal", "JournalError"]
 
 
-class Journal(Submissions, Training, Scores, Picking, Pins, Comparisons, Overview, Listing):
-    """Submissions, splits, runs, versions, scores, leases, skips, pins, picks and small settings in one file.
+class Journal(Submissions, Readings, Training, Scores, Picking, Pins, Comparisons, Overview, Listing):
+    """Submissions, second readings, splits, runs, versions, scores, leases, skips, pins, picks and small settings in one file.
 
     Share one object among threads, and one path among processes. `Journal(path)` creates the file, opens it or refuses
     it with a `JournalError`.

@@ -14,8 +14,10 @@ _TAKE_LEASE = """INSERT INTO leases (image, client, since, expires) VALUES (?, ?
     DO UPDATE SET client = excluded.client, since = excluded.since, expires = excluded.expires"""
 _ADD_PICK = """INSERT INTO picks (image, client, model, version, reason, ts, strategy, seed, details)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-UNSURE_LIMIT = 2
-"""An image that this many annotators passed by for themselves is passed by for all."""
+UNSURE, UNSURE_LIMIT = "unsure", 2
+"""An image that this many annotators could not decide on is passed by for all; one that is not for now is not."""
+_OWN_LEASE = """SELECT image FROM leases WHERE client = ? AND expires > ? AND NOT EXISTS
+    (SELECT 1 FROM submissions s WHERE s.image = leases.image AND s.removed IS NULL) ORDER BY since, image"""
 
 
 class Picking(Database):
@@ -30,12 +32,14 @@ class Picking(Database):
         pick: Callable[[str], Pick] | None = None,
         pinned: Callable[[str], bool] | None = None,
         skips_known: int | None = None,
+        keeps: Callable[[str], bool] | None = None,
     ) -> str | None:
         """Take the first image of `image_order` that nobody holds or has labelled, and log the pick, in one transaction.
 
         Others go on while an order is made: one of them may take an image and pass it by, which ends the lease. Such an
         image is not taken. Pinned images come before those of `image_order`, unless this annotator passed them by after
-        they were pinned.
+        they were pinned. And the same annotator may have asked twice at once: with `keeps`, whoever holds an image by
+        then gets that one.
 
         Args:
             image_order: Image ids, best first.
@@ -45,6 +49,7 @@ class Picking(Database):
             pick: What to log for the image that is taken; its id is ignored.
             pinned: Whether a pinned image may be served; None leaves the pins alone.
             skips_known: `last_skip_id` before `image_order` was made; None: the order knows all skips.
+            keeps: Whether an image that this annotator holds may be served again; None takes a further one.
 
         Returns:
             The image, or None if all are held by others or labelled.
@@ -52,6 +57,11 @@ class Picking(Database):
         client = client or ""
         with self.write() as connection:
             connection.execute("UPDATE leases SET expires = ? WHERE expires > ?", (now + ttl_s, now + ttl_s))
+            if client and keeps is not None:
+                held = (row["image"] for row in connection.execute(_OWN_LEASE, (client, now)).fetchall())
+                own = next((image for image in held if keeps(image)), None)
+                if own is not None:
+                    return own
             passed_by = _skipped_since(connection, skips_known) if skips_known is not None else ()
             first = [i for i in pins_for(connection, client) if pinned(i)] if pinned is not None else []
             order = (*first, *(i for i in image_order if i not in passed_by))
@@ -66,11 +76,7 @@ class Picking(Database):
         """The image that an annotator holds and has not labelled, the first taken of several; None for anonymous ones."""
         if not client:
             return None
-        rows = self.read(
-            "SELECT image FROM leases WHERE client = ? AND expires > ? AND NOT EXISTS (SELECT 1 FROM submissions s "
-            "WHERE s.image = leases.image AND s.removed IS NULL) ORDER BY since, image LIMIT 1",
-            (client, now),
-        )
+        rows = self.read(f"{_OWN_LEASE} LIMIT 1", (client, now))
         return rows[0]["image"] if rows else None
 
     def renew(self, image: str, client: str | None, ttl_s: float, now: float) -> bool:
@@ -131,9 +137,9 @@ class Picking(Database):
         """Images that are not to be offered to an annotator before all others, the longest ago skipped first."""
         rows = self.read(
             "SELECT image FROM skips GROUP BY image "
-            "HAVING MAX(for_all) = 1 OR MAX(client = ? AND client <> '') = 1 OR COUNT(DISTINCT client) >= ? "
-            "ORDER BY MAX(ts), image",
-            (client or "", UNSURE_LIMIT),
+            "HAVING MAX(for_all) = 1 OR MAX(client = ? AND client <> '') = 1 "
+            "OR COUNT(DISTINCT CASE WHEN reason = ? THEN client END) >= ? ORDER BY MAX(ts), image",
+            (client or "", UNSURE, UNSURE_LIMIT),
         )
         return [row["image"] for row in rows]
 

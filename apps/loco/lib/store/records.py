@@ -36,6 +36,20 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """A label that came after another annotator's and does not take its place; fields as of `Submission`."""
+
+    id: int
+    image: str
+    client: str
+    sha256: str
+    labels: dict[str, int]
+    model_version: int | None
+    ts: float
+    kept: str
+
+
+@dataclass(frozen=True)
 class Run:
     """One training run over the submissions up to `last_submission`; times are unix seconds."""
 

@@ -73,6 +73,11 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "CREATE TABLE pins (image TEXT PRIMARY KEY, client TEXT NOT NULL, ts REAL NOT NULL)",
         "CREATE TABLE comparisons (submission INTEGER PRIMARY KEY, result TEXT NOT NULL, ts REAL NOT NULL)",
     ),
+    6: (
+        "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, image TEXT NOT NULL, client TEXT NOT NULL, "
+        "sha256 TEXT NOT NULL, labels TEXT NOT NULL, model_version INTEGER, ts REAL NOT NULL, kept TEXT NOT NULL)",
+        "CREATE INDEX readings_image ON readings (image, id)",
+    ),
 }
 """Statements that bring a journal of an older version to this one, applied in order to new and old files alike."""
 
