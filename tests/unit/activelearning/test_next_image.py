@@ -14,7 +14,7 @@ from lib.core.policies import POLICIES
 from lib.server.leases import picking_router, used
 from lib.store.journal import Journal
 from lib.store.project import Project
-from lib.store.records import Score, Version
+from lib.store.records import Score, Submission, Version
 
 PATIENT = r"^(p\d+)_"
 
@@ -161,6 +161,18 @@ def test_threads_at_the_same_moment_never_hold_the_same(project):
     assert len(set(served)) == len(served) == 12
 
 
+def test_one_annotator_who_asks_many_times_at_once_gets_one_image(project):
+    studies, strategy = scored(project, 60), strategy_of(project)
+    served = []
+    threads = [threading.Thread(target=lambda: served.append(ask(strategy, studies, "ann")["id"])) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(served) == 12
+    assert len(set(served)) == 1
+
+
 def test_the_last_image_asked_for_twice_in_a_second(project):
     studies, strategy = scored(project, 11), strategy_of(project)
     assert ask(strategy, studies, "")["id"] == ask(strategy, studies, "")["id"] == "p0010_1"
@@ -236,8 +248,23 @@ def test_rules_of_the_switch():
     cases = {f"c{i}": {"polyp": 0.0 if i < 3 else 0.9, "tool": 0.5} for i in range(10)}
     version = Version("frame", 1, "x", "0", None, 0.4, 10, {"cases": cases}, True, 0.0)
     assert not is_usable(version)
-    assert miss_rates(version) == {"polyp": 0.3, "tool": 0.0}
-    assert miss_rates(Version("frame", 1, "x", "0", None, 0.4, 1, {"cases": {"c": {"polyp": 0.0}}}, True, 0.0)) == {}
+
+
+def test_a_miss_needs_something_to_miss():
+    def version(cases):
+        return Version("frame", 1, "x", "0", None, 0.4, len(cases), {"cases": cases}, True, 0.0)
+
+    def labels(images, *names):
+        return {i: Submission(0, i, i, "x", "0", {n: 1 for n in names}, "ann", None, 0.0, None) for i in images}
+
+    cases = {f"c{i}": {"polyp": 0.0 if i < 3 else 0.9, "tool": 0.5} for i in range(10)}
+    both = labels(cases, "polyp", "tool")
+    assert miss_rates(version(cases), both) == {"polyp": 0.3, "tool": 0.0}
+    # a false alarm counts 0 and a rightly empty case 1: neither says how often a polyp is missed
+    empty = {"e0": {"polyp": 0.0, "tool": 1.0}, "e1": {"polyp": 1.0, "tool": 1.0}}
+    assert miss_rates(version(cases | empty), both | labels(empty)) == {"polyp": 0.3, "tool": 0.0}
+    assert miss_rates(version({"c": {"polyp": 0.0}}), both) == {}, "one case is no rate"
+    assert miss_rates(version(cases), labels(cases, "tool")) == {"tool": 0.0}
 
 
 # --- over HTTP

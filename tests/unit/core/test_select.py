@@ -118,6 +118,11 @@ def test_absent_images_get_their_share_of_turns():
     assert share() == pytest.approx(0.25, abs=0.07)
     assert share(miss_rate={"polyp": 0.9}) == pytest.approx(0.4, abs=0.07)
     assert share(miss_rate={"polyp": 0.0}) == pytest.approx(0.1, abs=0.05)
+    # where all labelled images have the class, an image without it is a certain miss
+    assert share(labelled={"polyp": 10}, labels=10) == pytest.approx(0.4, abs=0.07)
+    assert share(labelled={"polyp": 10}, labels=10, miss_rate={"polyp": 0.0}) == pytest.approx(0.4, abs=0.07)
+    assert share(labelled={"polyp": 9}, labels=10) == pytest.approx(0.25, abs=0.07)
+    assert share(labelled={"polyp": 9}, labels=9) == pytest.approx(0.25, abs=0.07), "nine do not say it of all"
 
 
 @pytest.mark.parametrize("rows", [{"a": absent(0.1), "b": absent(0.2)}, {"a": present(0.1), "b": present(0.2)}])

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import pytest
 from unit.desks import open_desk, publish, score, submit
 
+from lib.core.cases import Record
 from lib.scoring import low_contrast
 from lib.scoring.low_contrast import LowContrastScoring
+from lib.store.records import Score
 
 
 @pytest.fixture
@@ -51,3 +53,26 @@ def test_a_weak_first_version_leaves_choosing_to_the_look_before_it(desk, monkey
     assert has_passed(desk, publish(desk, {"a": 0.2, "b": 0.3, "c": 0.4}), monkeypatch) == [0, 1]
     assert desk.view().version == 0
     assert desk.view().pool.terms, "the images are known, none is served as not looked at"
+
+
+def test_a_model_that_goes_live_during_a_pass_ends_it_and_no_scores_mix(desk, monkeypatch):
+    """The scores of the old model stay its own, and choosing goes on with the newest model that has looked at enough."""
+    images = [i for i in desk.studies.list_images() if i in desk.studies.get_unlabeled_images()]
+    first = publish(desk, {"a": 0.8, "b": 0.9, "c": 0.7})
+    monkeypatch.setattr(low_contrast, "_COMMIT_EVERY", 2)
+    monkeypatch.setattr(low_contrast, "load_case", lambda *_: None)
+    passing = LowContrastScoring(desk.model, desk.project, "")
+
+    def swapped(image, *_):
+        if image == images[2]:
+            publish(desk, {"a": 0.8, "b": 0.9, "c": 0.8})
+        return Score(image, {"lesion/present/margin": 0.5}, None)
+
+    monkeypatch.setattr(passing, "_score", swapped)
+    spec = SimpleNamespace(data=None, network=SimpleNamespace(classes=2))
+    records = [Record(i, f"{i}.png", None, i) for i in images]
+    reply = passing._score_all(records, SimpleNamespace(version=first, spec=spec), None, {}, None)
+    assert (reply["scored"], reply["reason"]) == (4, "a newer model is live")
+    assert desk.journal.scored_images(desk.model, first) == set(images[:4])
+    assert desk.journal.scored_images(desk.model, first + 1) == set()
+    assert desk.view().version == first

@@ -46,7 +46,7 @@ class View:
     """The studies at one moment, as arrays over the N images of `pool`.
 
     `version`: of the model whose scores the pool holds, 0 = none yet. `free`: unlabelled and not of a validation patient.
-    `last_submission`: labels up to this id are known. `counts`: labelled images per class.
+    `last_submission`: labels up to this id are known. `counts`: labelled images per class, of `labels` in all.
     """
 
     pool: Pool
@@ -58,6 +58,7 @@ class View:
     last_submission: int
     progress: float
     counts: Mapping[str, int]
+    labels: int
     miss_rate: Mapping[str, float]
     clusters: int
     seed: int
@@ -168,7 +169,8 @@ class Board:
             last_submission=last,
             progress=min(1.0, len(latest) / max(1, budget)),
             counts=counts,
-            miss_rate=miss_rates(version) if version else {},
+            labels=len(latest),
+            miss_rate=miss_rates(version, latest) if version else {},
             clusters=max(_LEAST_LABELS, _LABELS_PER_CLASS * self._classes),
             seed=self.seed,
             policies=policies,
@@ -206,11 +208,16 @@ def is_usable(version: Version) -> bool:
     return version.dice is None or version.cases < MIN_CASES or version.dice >= _USABLE_DICE
 
 
-def miss_rates(version: Version) -> dict[str, float]:
-    """Share of the validation cases in which the model found nothing of a class, for classes with at least 10 cases."""
-    cases = list(version.details.get("cases", {}).values())
-    names = {name for case in cases for name in case}
-    dice = {name: [case[name] for case in cases if case.get(name) is not None] for name in names}
+def miss_rates(version: Version, labels: Mapping[str, Submission]) -> dict[str, float]:
+    """Share of the validation cases with a class in which the model missed it, for classes with at least 10 such cases.
+
+    `labels`: by image; a case without the class says nothing of misses, however it was predicted.
+    """
+    dice: dict[str, list[float]] = {}
+    for image, case in version.details.get("cases", {}).items():
+        for name in labels[image].labels if image in labels else ():
+            if case.get(name) is not None:
+                dice.setdefault(name, []).append(case[name])
     return {
         name: sum(value < _MISS_DICE for value in values) / len(values)
         for name, values in dice.items()

@@ -4,11 +4,6 @@ All terms lie in [0, 1], high = low contrast, and are means over a band along th
 fixed share of the field of view, in mm or, for pictures, in pixels; what lies outside of the field of view (black corners,
 padding) is in no band. So the terms depend neither on the size of the image or the object nor on padding or resampling
 (active-learning specification 6.2 to 6.4). 2D and 3D in one code.
-
-Feature contrast deviates from the specification, which asks for the cosine of the mean features of the two halves of the
-band. The features of a young model lie in a narrow cone: their cosine is close to 1 for every image, and its rank is noise.
-Here it is the share of the variance of the features in the band that the border does not explain, which is the same for
-features that are shifted or scaled. The cosine is kept as the term `feature_cosine`, which takes no part in the ranking.
 """
 
 from __future__ import annotations
@@ -54,7 +49,7 @@ class ImageScore:
 
     `classes`: low-contrast terms, one entry per class. `rivals`: other scores of the same pass (`image_uncertainty`,
     `feature_cosine`, and `border`, the predicted border's length in units of the field of view).
-    `embedding`: (K + 1) P float32 of unit length: mean projection of the image, then of each class.
+    `embedding`: (K + 1) P float32 of unit length: mean projection of the field of view, then of each class.
     """
 
     classes: tuple[LowContrast, ...]
@@ -99,12 +94,12 @@ def score_image(
         prediction: probabilities `K *S` and projection `P *S` of the teacher.
         thresholds: confidence thresholds per class (K) of the same teacher.
         labels: class names and indices, without the background.
-        areas: median share of the image that a class fills in labelled images.
+        areas: median share of the field of view that a class fills in labelled images, from `median_areas`.
         field: field of view, bool `*S`, from `field_of_view`; None: the whole image.
 
     Returns:
         Per class, when present: threshold deficit, margin, feature contrast; when absent: feature contrast and peak of the
-        candidate region; always the cosine of the band's halves.
+        candidate region.
     """
     probs, projection = prediction.probs, prediction.projection
     field = torch.ones(probs.shape[1:], dtype=torch.bool) if field is None else field
@@ -116,7 +111,7 @@ def score_image(
         region = _without_specks((label == index) & field, max(_MIN_PIXELS, _SPECK * expected))
         present = bool(region.any())
         band = _band(region if present else _candidate(probs[index], expected, field), field, radius)
-        terms = _feature_terms(projection, band)
+        terms = {"feature_contrast": _feature_contrast(projection, band)}
         if present:
             terms = _confidence_terms(probs, band, thresholds) | terms
             border += _border_length(band, radius, field)
@@ -127,7 +122,7 @@ def score_image(
     features = projection[(slice(None), *thin)].float()
     cosine = feature_cosine(features, label[thin] > 0)
     rivals = image_uncertainty(probs, labels) | {"feature_cosine": cosine, "border": border}
-    return ImageScore(tuple(classes), rivals, _embedding(features, probs[(slice(None), *thin)]))
+    return ImageScore(tuple(classes), rivals, _embedding(features, probs[(slice(None), *thin)], field[thin]))
 
 
 def low_contrast_band(prediction: Prediction, labels: Mapping[str, int], field: Tensor | None = None) -> Tensor:
@@ -202,25 +197,15 @@ def _confidence_terms(probs: Tensor, band: _Band, thresholds: Tensor) -> dict[st
     }
 
 
-def _feature_terms(projection: Tensor, band: _Band) -> dict[str, float]:
-    """Feature contrast and cosine of the two halves; 0.5 when one of them is empty.
-
-    Contrast: variance within the halves / (variance within + between), halves of equal weight, features of unit length.
-    Cosine: `0.5 (1 + cos(mean inside, mean outside))`, as the specification has it.
-    """
+def _feature_contrast(projection: Tensor, band: _Band) -> float:
+    """`0.5 (1 + cos(mean inside, mean outside))` of features of unit length (6.3); 0.5 when one of the halves is empty."""
     inner, outer = band.halves()
     if not bool(inner.any()) or not bool(outer.any()):
-        return {"feature_contrast": 0.5, "feature_cosine": 0.5}
-    # in float64: features in a narrow cone differ by less than float32 leaves of 1 minus a length close to 1
+        return 0.5
+    # in float64: features of a young model lie in a narrow cone, where float32 leaves little of 1 minus a cosine
     features = _unit(band.of(projection).double())
     means = features @ torch.stack([inner, outer], dim=1).double()
-    within = 1 - 0.5 * float((means**2).sum())  # mean |z|^2 is 1 in both halves
-    between = 0.25 * float(((means[:, 0] - means[:, 1]) ** 2).sum())
-    total = within + between
-    return {
-        "feature_contrast": min(1.0, max(0.0, within / total)) if total > _FLAT else 1.0,
-        "feature_cosine": float(0.5 * (1 + F.cosine_similarity(means[:, 0], means[:, 1], dim=0))),
-    }
+    return float(0.5 * (1 + F.cosine_similarity(means[:, 0], means[:, 1], dim=0)))
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -234,10 +219,14 @@ def _border_length(band: _Band, radius: Sequence[float], field: Tensor) -> float
     return float(band.weights.sum()) / width / float(field.sum()) ** (1 - 1 / field.ndim)
 
 
-def _embedding(features: Tensor, probs: Tensor) -> np.ndarray:
-    """Mean feature of the image and of each class, weighted by its probability; `P *S`, `K *S` to (K + 1) P float32."""
-    flat = _unit(features.flatten(1))
-    weights = torch.cat([torch.ones(1, flat.shape[1]), probs.flatten(1)])
+def _embedding(features: Tensor, probs: Tensor, field: Tensor) -> np.ndarray:
+    """Mean feature of the field of view and, weighted by its probability, of each class in it.
+
+    `P *S`, `K *S` and bool `*S` to (K + 1) P float32. What lies outside would make images alike, or odd, by their borders.
+    """
+    inside = field if bool(field.any()) else torch.ones_like(field)
+    flat = _unit(features[:, inside])
+    weights = torch.cat([torch.ones(1, flat.shape[1]), probs[:, inside]])
     means = F.normalize(flat @ weights.T, dim=0)
     return F.normalize(means.T.flatten(), dim=0).numpy().astype(np.float32)
 

@@ -23,6 +23,10 @@ CLASS_SHARE = 0.66
 """Share of turns that go to one class; the others to the highest score of any class (ClaSP PE at image level)."""
 ABSENT_SHARE = 0.25
 """Share of turns for images in which the class was not found, until the miss rate of the model is known."""
+_LEAST_ABSENT, _MOST_ABSENT = 0.1, 0.4
+"""Bounds of that share; the upper one also where an image without the class is a certain miss."""
+_SURE_LABELS = 10
+"""So many labelled images, all with the class, say that every image has it (pictures of polyps, of one organ)."""
 SHORTLIST = 50
 """How many of the best compete for being different."""
 _SHORTLIST_DIVISOR = 4
@@ -59,7 +63,9 @@ class LowContrastPolicy:
     def choose(self, situation: Situation, rng: np.random.Generator) -> list[Choice]:
         """A class turn, a stratum, a noisy draw by rank, and of the best the one most unlike what was seen."""
         turn = self._class_turn(situation, rng)
-        wants_absent = rng.random() < _absent_share(situation, turn)
+        wants_absent = rng.random() < max(
+            _absent_share(situation, n) for n in ([turn] if turn else self.pool.classes or [""])
+        )
         beta = SMALLEST_BETA * BETA_GROWTH ** float(np.clip(situation.progress, 0.0, 1.0))
         allowed = spread_over_groups(situation.free, situation.seen, self.pool.groups)
         for stratum in ("absent", "present") if wants_absent else ("present", "absent"):
@@ -195,11 +201,12 @@ def _merged(queues: Sequence[_Queue], count: int) -> _Queue | None:
     return _Queue(by_falling(score, members), score, below, tuple(queue.strata[0] for queue in queues), which)
 
 
-def _absent_share(situation: Situation, name: str | None) -> float:
-    """Share of turns for images in which a class was not found: the model's miss rate where it is known."""
-    rates = situation.miss_rate
-    rate = rates.get(name) if name else max(rates.values(), default=None)
-    return ABSENT_SHARE if rate is None else float(np.clip(rate, 0.1, 0.4))
+def _absent_share(situation: Situation, name: str) -> float:
+    """Share of turns for images in which a class was not found: the model's miss rate where it is known (6.4)."""
+    if situation.labels >= _SURE_LABELS and situation.labelled.get(name, 0) >= situation.labels:
+        return _MOST_ABSENT
+    rate = situation.miss_rate.get(name)
+    return ABSENT_SHARE if rate is None else float(np.clip(rate, _LEAST_ABSENT, _MOST_ABSENT))
 
 
 def _reason(stratum: str, terms: Mapping[str, float], below: float) -> tuple[str, str]:

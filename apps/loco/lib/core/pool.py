@@ -91,13 +91,15 @@ class Situation:
 
     `free`: may be served (N bool). `seen`: labelled, held by an annotator or skipped: what a choice should differ from
     (N bool). `progress`: share of the labelling budget that is used, in [0, 1]. `labelled`: labelled images that contain each
-    class. `miss_rate`: share of the held-out images with a class in which the model does not find it; absent where unknown.
+    class, of `labels` in all. `miss_rate`: share of the held-out images with a class in which the model does not find it;
+    absent where unknown.
     """
 
     free: np.ndarray
     seen: np.ndarray
     progress: float = 0.0
     labelled: Mapping[str, int] = field(default_factory=dict)
+    labels: int = 0
     miss_rate: Mapping[str, float] = field(default_factory=dict)
 
 

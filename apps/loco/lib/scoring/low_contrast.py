@@ -14,10 +14,11 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.utils.others.generic import name_to_device
 
 from lib.activelearning.board import is_usable
+from lib.core.areas import median_areas
 from lib.core.cases import Case, Record, load_case
 from lib.core.checkpoint import Checkpoint, restore_network
 from lib.core.dropout import dropout_passes
-from lib.core.images import CaseError, class_indices, read_label
+from lib.core.images import CaseError
 from lib.core.lowcontrast import field_of_view, score_image
 from lib.core.predict import predict
 from lib.core.uncertainty import epistemic_entropy
@@ -56,7 +57,8 @@ class LowContrastScoring(ScoringMethod):
         device = torch.device(name_to_device(request.get("device", "cuda")) if torch.cuda.is_available() else "cpu")
         network = restore_network(checkpoint).to(device).eval()
         records = records_of(datastore, self._pattern)
-        areas = _median_areas([r for r in records if r.label], checkpoint)
+        labelled = [r for r in records if r.label][-_LABELS_FOR_AREAS:]
+        areas = median_areas(labelled, checkpoint.spec.data, checkpoint.spec.labels)
         done = self._project.journal.scored_images(self._name, checkpoint.version)
         todo = [r for r in records if r.id not in done]
         np.random.default_rng(checkpoint.version).shuffle(todo)
@@ -125,18 +127,3 @@ def _thresholds(checkpoint: Checkpoint) -> torch.Tensor:
     """The method's class thresholds; the filter's cap for methods that learn none."""
     classes = checkpoint.spec.network.classes
     return torch.tensor(checkpoint.thresholds or [checkpoint.spec.method.confidence.cap] * classes)
-
-
-def _median_areas(labelled: list[Record], checkpoint: Checkpoint) -> dict[str, float]:
-    """Median share of the image that each class fills, over a few labelled studies that contain it."""
-    shares: dict[str, list[float]] = {name: [] for name in checkpoint.spec.labels}
-    for record in labelled[-_LABELS_FOR_AREAS:]:
-        try:
-            label = class_indices(read_label(record.label).array, checkpoint.spec.network.classes, record.label)
-        except CaseError:
-            continue
-        for name, index in checkpoint.spec.labels.items():
-            share = float((label == index).float().mean())
-            if share > 0:
-                shares[name].append(share)
-    return {name: float(np.median(values)) for name, values in shares.items() if values}
