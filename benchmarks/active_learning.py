@@ -1,6 +1,6 @@
 """Does a strategy earn its place? An oracle labels what each strategy asks for; everything else is equal.
 
-    python benchmarks/active_learning.py --data DIR --gate [--seeds 1]
+    python benchmarks/active_learning.py --data DIR --gate [--seeds 3]
     python benchmarks/active_learning.py --data DIR [--strategies low_contrast,foreground_random,mean_entropy,clasp_pe]
         [--rounds 5] [--seeds 3] [--start 20] [--query 20] [--iterations 150] [--batch 4] [--pool 0] [--part 1/2]
 
@@ -11,13 +11,14 @@ mean Dice, Dice on the third with the lowest contrast of the true border (fixed 
 classes; AUBC is the area under Dice against the round. Effort is the length of the true borders drawn, in pixels. Arms
 are compared over paired seeds: 95 % intervals, and a matrix of all pairs with Holm's correction.
 
-`--gate` is the cheap look beforehand: a model of the first labels, and the rank correlation of each score with the true
-Dice of the images it has not seen, by stratum. It ends with status 1 when the low-contrast score is not above the mean
-entropy there, area taken out.
+`--gate` is the cheap look beforehand: a model of the first labels per seed, and the rank correlation of each score with the
+true Dice of the images it has not seen, by stratum. It ends with status 1 when the low-contrast score does not say more
+than the predicted area alone, or less beside it than the mean entropy.
 
 Goal, where the arms exist: AUBC of low_contrast above foreground_random with the 95 % interval above 0, at least 1 Dice
 point above it on the low-contrast third, and not below mean_entropy or clasp_pe. Exits 1 when it is missed. Finished cells
-(strategy and seed) are kept in benchmarks/results/active_learning_<data set>.json and not run again.
+(strategy and seed) are kept in benchmarks/results/active_learning_<data set>.json and not run again. The same seed gives
+another first model on another processor: with `--first DIR` all arms of a seed start from one, whoever runs them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,11 @@ sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT)]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from benchmarks import gate, plots, report  # noqa: E402
+from benchmarks import gate, plots, report, tables  # noqa: E402
 from benchmarks.cellfile import CellFile, SettingsError, part_of  # noqa: E402
 from benchmarks.compare import aubc, paired_interval, pairwise  # noqa: E402
 from benchmarks.datasets import DataSet, DataSetError, at_working_size, choose_groups, read_data_set  # noqa: E402
-from benchmarks.experiment import Budget, Laboratory, plan_experiment, quiet  # noqa: E402
+from benchmarks.experiment import Budget, Laboratory, plan_experiment, quiet, settings_of  # noqa: E402
 from benchmarks.metrics import low_contrast_ids, score_cases  # noqa: E402
 from benchmarks.rounds import Oracle, Plan, first_studies, look_at, predicted_areas, run_arm, teacher_of  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -67,11 +69,16 @@ def curves_of(entries: Sequence[Mapping[str, Any]], low: Sequence[str]) -> dict[
 
 
 def summarise(cells: Mapping[str, Mapping[str, Any]], low: Sequence[str]) -> dict[str, Any]:
-    """Figures of all arms over the seeds that every arm has, so that all comparisons are paired."""
+    """Figures of all arms over the seeds that they share, so that all comparisons are paired.
+
+    An arm with fewer seeds than the others is left out: it would take the seeds of all.
+    """
     by_arm: dict[str, dict[int, dict[str, list[float]]]] = {}
     for key, cell in cells.items():
         arm, seed = key.rsplit("/", 1)
         by_arm.setdefault(arm, {})[int(seed)] = curves_of(cell["entries"], low)
+    most = max(len(found) for found in by_arm.values())
+    by_arm = {arm: found for arm, found in by_arm.items() if len(found) == most}
     seeds = sorted(set.intersection(*(set(found) for found in by_arm.values())))
     runs = {arm: [found[s] for s in seeds] for arm, found in by_arm.items()}
     area = {arm: [aubc(run["dice"]) for run in found] for arm, found in runs.items()}
@@ -133,7 +140,21 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(pairs)
 
 
-def run_gate(data: DataSet, spec: TaskSpec, plan: Plan, device: str, console: Console) -> tuple[dict[str, Any], bool]:
+def run_gate(
+    data: DataSet, spec: TaskSpec, plan: Plan, seeds: int, device: str, console: Console
+) -> tuple[dict[str, Any], bool]:
+    """A model of the first labels per seed, and the means over the seeds."""
+    models = [look_once(data, with_seed(spec, seed), plan, device) for seed in range(seeds)]
+    rows = gate.mean_rows([model["rows"] for model in models])
+    table = Table("stratum", "score", "images", "rank correlation", "given area", f"AUROC Dice < {gate.BAD}")
+    for row in rows:
+        values = [f"{row[k]:.2f}" for k in ("rank_correlation", "given_area", "auroc")]
+        table.add_row(row["stratum"], row["score"], f"{row['images']:.0f}", *values)
+    console.print(table)
+    return {"rows": rows, "models": models}, gate.passes(rows)
+
+
+def look_once(data: DataSet, spec: TaskSpec, plan: Plan, device: str) -> dict[str, Any]:
     """Train on the first labels, look at the rest of the pool, compare each score with the truth."""
     laboratory = Laboratory(sorted({r.group for r in data.pool}), device)
     try:
@@ -142,18 +163,13 @@ def run_gate(data: DataSet, spec: TaskSpec, plan: Plan, device: str, console: Co
         unseen = set(studies.get_unlabeled_images())
         rest = [r for r in data.pool if r.id in unseen]
         areas = Oracle(data.pool, spec).areas(studies.get_labeled_images())
-        pool = look_at(checkpoint, spec, rest, areas, laboratory.device)
+        pool = look_at(checkpoint, spec, rest, areas, laboratory.device, with_dropout=True)
         teacher = teacher_of(checkpoint, laboratory.device)
         dice = {i: s.dice for i, s in score_cases(teacher, rest, spec, laboratory.device).items()}
         rows = gate.judge(pool, dice, predicted_areas(teacher, rest, spec, laboratory.device))
     finally:
         laboratory.close()
-    table = Table("stratum", "score", "images", "rank correlation", "given area", f"AUROC Dice < {gate.BAD}")
-    for row in rows:
-        values = [f"{row[k]:.2f}" for k in ("rank_correlation", "given_area", "auroc")]
-        table.add_row(row["stratum"], row["score"], str(row["images"]), *values)
-    console.print(table)
-    return {"rows": rows, "mean_dice": float(np.mean(list(dice.values())))}, gate.passes(rows)
+    return {"seed": spec.training.seed, "rows": rows, "mean_dice": float(np.mean(list(dice.values())))}
 
 
 def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
@@ -177,6 +193,9 @@ def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--full", action="store_true", help="size and network that the app uses on a GPU")
     parser.add_argument("--gate", action="store_true", help="only the rank correlations of a young model's scores")
+    parser.add_argument(
+        "--first", type=Path, help="keep the first models here, for other processes and machines to share"
+    )
     parser.add_argument("--part", type=part_of, default=(0, 1), help="1/2: every second seed; another process does 2/2")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "loco-frames")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
@@ -225,12 +244,15 @@ def main(arguments: Sequence[str]) -> int:
         data, spec = prepared(options)
         settings = {
             "data": data.name, "plan": asdict(plan), "device": options.device, "pool": len(data.pool),
-            "val": len(data.val), "spec": spec.to_dict(),
+            "val": len(data.val), "spec": settings_of(spec),
         }  # fmt: skip
         if options.gate:
-            figures, met = run_gate(data, spec, plan, options.device, console)
-            report.write(f"{name}_gate", settings, figures, options.out)
-            print(f"gate on {data.name}: the low-contrast score is {'' if met else 'not '}above the mean entropy")
+            figures, met = run_gate(data, spec, plan, options.seeds, options.device, console)
+            report.write(f"{name}{tables.GATE}", settings, figures, options.out)
+            if options.out == report.RESULTS:
+                tables.main()
+            verdict = "says" if met else "does not say"
+            print(f"gate on {data.name}: the low-contrast score {verdict} more than area and mean entropy")
             return 0 if met else 1
         cells = CellFile(name, settings, options.out)
         run_cells(options, arms, plan, data, spec, cells)
@@ -241,6 +263,8 @@ def main(arguments: Sequence[str]) -> int:
     met, line = goal_of(data.name, summary)
     cells.write({**summary, "line": line, "goal_met": met})
     plots.learning_curves(summary["rows"], plan.start, plan.query, data.name, cells.path.with_suffix(".png"))
+    if options.out == report.RESULTS:
+        tables.main()
     show(console, summary)
     print(line)
     return 0 if met else 1
@@ -254,9 +278,11 @@ def run_cells(
     seeds = range(part, options.seeds, parts)
     missing = [(arm, seed) for seed in seeds for arm in arms if f"{arm}/{seed}" not in cells.cells]
     steps = len(missing) * (plan.rounds + 1) * spec.training.iterations
-    with tempfile.TemporaryDirectory(prefix="first-models-") as folder, progress("Training steps", steps) as advance:
+    with ExitStack() as stack:
+        folder = options.first or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="first-models-")))
+        advance = stack.enter_context(progress("Training steps", steps))
         for arm, seed in missing:
-            first = Path(folder) / f"{seed}.pt"
+            first = folder / f"{seed}.pt"
             entries = run_arm(arm, with_seed(spec, seed), plan, data.pool, data.val, options.device, first, advance)
             cells.add(f"{arm}/{seed}", {"entries": entries, "commit": report.commit()})
             dice = [100 * float(np.mean([c["dice"] for c in e["cases"].values()])) for e in entries]

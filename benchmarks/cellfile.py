@@ -44,6 +44,16 @@ class CellFile:
             )
         self.cells = known["figures"]["cells"]
 
+    def check(self, key: str, options: Mapping[str, Any]) -> None:
+        """Raises `SettingsError` when a finished cell was made with other numbers of its own than `options`."""
+        known = self.cells.get(key, {}).get("options")
+        if known is not None and known != json.loads(json.dumps(options)):
+            names = sorted(n for n in {*known, *options} if known.get(n) != options.get(n))
+            raise SettingsError(
+                f"expected the cell {key} of {self.path.name} to be made with the present options, but {', '.join(names)} "
+                "differ; name another --out folder, or delete the cell to run it again"
+            )
+
     def add(self, key: str, figures: dict[str, Any]) -> None:
         """Keep a finished cell."""
         self.cells[key] = figures

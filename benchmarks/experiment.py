@@ -28,6 +28,7 @@ from monailabel.tasks.train.basic_train import Context
 from lib.core.cases import PATIENT_PATTERN, Record
 from lib.core.checkpoint import Checkpoint, load_checkpoint, restore_network
 from lib.core.images import read_header
+from lib.core.methods import METHODS
 from lib.core.plan import plan_task
 from lib.core.spec import DataSpec, MethodSpec, SpecError, TaskSpec
 from lib.store.journal import Journal
@@ -97,6 +98,20 @@ def changed(spec: TaskSpec, changes: Mapping[str, Any]) -> TaskSpec:
     return TaskSpec.from_dict(values)
 
 
+def settings_of(spec: TaskSpec) -> dict[str, Any]:
+    """The part of a specification that all arms share: without the numbers of methods other than the one it names."""
+    values = spec.to_dict()
+    method = values["method"]
+    own = {name for name in METHODS if name != spec.method.name}
+    return {**values, "method": {k: v for k, v in method.items() if k not in own}}
+
+
+def options_of(spec: TaskSpec) -> dict[str, Any]:
+    """The numbers that belong to the method of a specification alone; empty for one without any."""
+    found = spec.to_dict()["method"].get(spec.method.name)
+    return found if isinstance(found, dict) else {}
+
+
 class _Counted(SemiSupervisedTraining):
     """The app's training; `advance` is called after each optimiser step."""
 
@@ -159,9 +174,10 @@ def run(
         laboratory.close()
 
 
-def record_of(outcome: Outcome) -> dict[str, Any]:
-    """A cell of a result file: figures per part and case, cost, and the commit that made them."""
+def record_of(outcome: Outcome, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell of a result file: figures per part and case, cost, the method's own numbers, and the commit that made them."""
     return {
+        "options": dict(options),
         "student": _rounded(outcome.student),
         "teacher": _rounded(outcome.teacher),
         "seconds": round(outcome.seconds, 1),

@@ -15,19 +15,23 @@ from lib.core.pool import Pool
 BAD = 0.7
 """An image with a Dice below this should be found."""
 OWN = "low contrast"
-RIVALS = ("entropy", "margin", "clasp", "feature_cosine", "border")
+RIVALS = ("entropy", "margin", "epistemic", "clasp", "feature_cosine", "border")
 
 
 def scores_of(pool: Pool) -> dict[str, np.ndarray]:
-    """Scores by name, N float, high = should be labelled: the low-contrast one, each of its terms, the rivals.
+    """Scores by name, N float, high = should be labelled; for several classes the one that scores highest counts.
 
-    For several classes each image counts with the class that scores highest.
+    The low-contrast score; the same without each of its terms; each term by itself ("band ..."); and the rivals, which are
+    means over the image or its largest window.
     """
-    found = {name: pool.stratum("image")[name] for name in RIVALS if name in pool.stratum("image")}
-    for name in sorted({term for terms in RANKED.values() for term in terms}):
+    terms = sorted({term for names in RANKED.values() for term in names})
+    found = {OWN: _own(pool, RANKED)}
+    found |= {f"{OWN}, no {term}": _own(pool, _without(term)) for term in terms}
+    for name in terms:
         columns = [c for key, c in pool.terms.items() if key.endswith(f"/{name}") and not key.startswith("image/")]
-        found[name] = _highest(columns, len(pool))
-    return {OWN: _highest(list(_own(pool)), len(pool)), **found}
+        found[f"band {name}"] = _highest(columns, len(pool))
+    image = pool.stratum("image")
+    return found | {name: image[name] for name in RIVALS if name in image}
 
 
 def strata_of(pool: Pool) -> dict[str, np.ndarray]:
@@ -69,16 +73,36 @@ def judge(pool: Pool, dice: Mapping[str, float], area: Mapping[str, float]) -> l
 
 
 def passes(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the low-contrast score beats the mean entropy over all images, area taken out."""
+    """Whether the low-contrast score says more than the area alone and than the mean entropy does beside it, over all."""
     value = {row["score"]: row["given_area"] for row in rows if row["stratum"] == "all"}
-    return value[OWN] > value["entropy"]
+    return value[OWN] > max(0.0, value["entropy"])
 
 
-def _own(pool: Pool) -> list[np.ndarray]:
-    """Per class and stratum the mean rank of its terms, NaN outside of it."""
+def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The same rows of several models, their figures averaged."""
+    return [
+        {
+            "stratum": rows[0]["stratum"],
+            "score": rows[0]["score"],
+            **{
+                k: float(np.mean([row[k] for row in rows]))
+                for k in ("images", "rank_correlation", "given_area", "auroc")
+            },
+        }
+        for rows in zip(*tables, strict=True)
+    ]
+
+
+def _without(term: str) -> dict[str, tuple[str, ...]]:
+    """The ranked terms but one; a stratum that would be left without any keeps it."""
+    return {s: tuple(n for n in names if n != term) or names for s, names in RANKED.items()}
+
+
+def _own(pool: Pool, ranked: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """The mean rank of its terms within class and stratum, N float."""
     columns = []
     for name in pool.classes:
-        for stratum, names in RANKED.items():
+        for stratum, names in ranked.items():
             terms = pool.stratum(f"{name}/{stratum}")
             known = [terms[t] for t in names if t in terms]
             if not known:
@@ -87,7 +111,7 @@ def _own(pool: Pool) -> list[np.ndarray]:
             score = np.full(len(pool), np.nan)
             score[members] = np.mean([ranks(c[members]) for c in known], axis=0)
             columns.append(score)
-    return columns
+    return _highest(columns, len(pool))
 
 
 def _highest(columns: Sequence[np.ndarray], count: int) -> np.ndarray:

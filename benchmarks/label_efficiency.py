@@ -43,12 +43,22 @@ from benchmarks.datasets import (  # noqa: E402
     set_aside,
     studies_with,
 )
-from benchmarks.experiment import Budget, changed, mean_of, plan_experiment, quiet, record_of, run  # noqa: E402
+from benchmarks.experiment import (  # noqa: E402
+    Budget,
+    changed,
+    mean_of,
+    options_of,
+    plan_experiment,
+    quiet,
+    record_of,
+    run,
+    settings_of,
+)
 from benchmarks.metrics import low_contrast_ids  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from lib.core.methods import METHODS, method_class  # noqa: E402
+from lib.core.methods import METHODS, marked, method_class  # noqa: E402
 from lib.core.spec import SpecError, TaskSpec  # noqa: E402
 from lib.progressbar import progress  # noqa: E402
 
@@ -149,14 +159,17 @@ def goal_of(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
     dice = {row["arm"]: row["teacher_dice"][0] for row in rows if row["labels"] == GOAL_LABELS}
     if name != GOAL_DATA or not {"loco", "supervised"} <= set(dice):
         best = max(rows, key=lambda row: row["teacher_dice"][0])
-        return True, f"{name}: best arm {best['arm']} with {best['labels']} labels, Dice {best['teacher_dice'][0]:.1f}"
+        return (
+            True,
+            f"{name}: best arm {marked(best['arm'])} with {best['labels']} labels, Dice {best['teacher_dice'][0]:.1f}",
+        )
     gain = dice["loco"] - dice["supervised"]
     others = {arm: d for arm, d in dice.items() if arm != "loco"}
     rival = max(others, key=others.get)
     met = gain >= GOAL_POINTS and dice["loco"] >= others[rival]
     return met, (
         f"{name}, {GOAL_LABELS} labels: LoCo {dice['loco']:.1f} Dice, {gain:+.1f} against supervised, "
-        f"{dice['loco'] - others[rival]:+.1f} against the best other arm ({rival}); goal {'met' if met else 'missed'}"
+        f"{dice['loco'] - others[rival]:+.1f} against the best other arm ({marked(rival)}); goal {'met' if met else 'missed'}"
     )
 
 
@@ -169,7 +182,7 @@ def show(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         figures = ("teacher_dice", "student_dice", "teacher_hd95", "low_contrast_dice")
         values = [f"{row[f][0]:.1f} ± {row[f][1]:.1f}" for f in figures]
         cost = [f"{row['missed']:.1f}", f"{row['seconds_per_step']:.2f}", str(row["peak_mib"])]
-        table.add_row(row["labels"], row["arm"], str(row["seeds"]), *values, *cost)
+        table.add_row(row["labels"], marked(row["arm"]), str(row["seeds"]), *values, *cost)
     console.print(table)
 
 
@@ -218,15 +231,19 @@ def train_cells(options: argparse.Namespace, data: DataSet, shared: TaskSpec, re
     ceiling = not (options.no_ceiling or options.ablate)
     cells = cells_of(options.labels.split(","), arms_of(options), options.seeds, ceiling)
     part, parts = options.part
-    missing = [cell for cell in list(cells)[part::parts] if cell.key not in results.cells]
+    wanted = list(cells)[part::parts]
+    for cell in wanted:
+        results.check(cell.key, options_of(spec_of(shared, cell, options.ablate)))
+    missing = [cell for cell in wanted if cell.key not in results.cells]
     with progress(f"Steps of {len(missing)} trainings", len(missing) * options.iterations) as advance:
         for cell in missing:
             labelled = everybody if cell.labels == ALL else choose_groups(pool, int(cell.labels), cell.seed)
             spec = spec_of(shared, cell, options.ablate)
             outcome = run(spec, pool, studies_with(pool, labelled), val, options.device, advance)
-            results.add(cell.key, record_of(outcome))
+            results.add(cell.key, record_of(outcome, options_of(spec)))
             dice = [100 * mean_of(results.cells[cell.key], part, "dice") for part in ("teacher", "student")]
-            print(f"{cell.key}: Dice {dice[0]:.1f} (student {dice[1]:.1f}), {outcome.seconds:.0f} s", flush=True)
+            named = f"{cell.labels} labels, {marked(cell.arm)}, seed {cell.seed}"
+            print(f"{named}: Dice {dice[0]:.1f} (student {dice[1]:.1f}), {outcome.seconds:.0f} s", flush=True)
     return replace(data, pool=pool, val=val)
 
 
@@ -240,7 +257,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         data = read_data_set(options.data)
         shared = plan_experiment(data, budget)
-        settings = {"data": data.name, **asdict(budget), "device": options.device, "spec": shared.to_dict()}
+        settings = {"data": data.name, **asdict(budget), "device": options.device, "spec": settings_of(shared)}
         results = CellFile(name, settings, options.out)
         used = train_cells(options, data, shared, results)
     except (DataSetError, SettingsError, SpecError) as e:
@@ -249,7 +266,8 @@ def main(arguments: Sequence[str]) -> int:
     rows = summarise(results.cells, low_contrast_ids(used.val, shared))
     met, line = goal_of(data.name, rows) if not options.ablate else (True, best_variant(rows))
     results.write({"rows": rows, "line": line, "goal_met": met})
-    plots.label_efficiency(rows, data.name, results.path.with_suffix(".png"))
+    shown = [{**row, "arm": marked(row["arm"])} for row in rows]
+    plots.label_efficiency(shown, data.name, results.path.with_suffix(".png"))
     if options.out == report.RESULTS and not options.ablate:
         tables.main()
     show(Console(width=130), rows)

@@ -81,8 +81,8 @@ def made_scores(images: list[str], seed: int) -> list[Score]:
     rng = np.random.default_rng(seed)
     rival = [f"image/{name}" for name in ("entropy", "margin", "clasp", "clasp lesion", "feature_cosine", "border")]
     own = {
-        "present": ("threshold_deficit", "margin", "feature_contrast", "feature_cosine"),
-        "absent": ("peak", "feature_contrast", "feature_cosine"),
+        "present": ("threshold_deficit", "margin", "feature_contrast"),
+        "absent": ("peak", "feature_contrast"),
     }
     names = {state: [*rival, *(f"lesion/{state}/{term}" for term in terms)] for state, terms in own.items()}
     values = rng.random((len(images), 10)).tolist()

@@ -16,9 +16,10 @@ from benchmarks.experiment import Laboratory
 from benchmarks.masks import read_mask
 from benchmarks.metrics import CaseScore, border_length, score_cases
 
+from lib.core.areas import median_areas
 from lib.core.cases import Record, load_case
 from lib.core.checkpoint import Checkpoint, restore_network
-from lib.core.images import is_picture
+from lib.core.dropout import dropout_passes
 from lib.core.lowcontrast import field_of_view, score_image
 from lib.core.policies import make_policy
 from lib.core.pool import Pool, Situation, make_pool
@@ -27,8 +28,6 @@ from lib.core.select import choose_batch
 from lib.core.spec import TaskSpec
 from lib.core.uncertainty import epistemic_entropy
 
-PASSES = 5
-"""Stochastic passes of the strategy that needs dropout."""
 MC_DROPOUT = "mc_dropout"
 
 
@@ -51,7 +50,7 @@ class Oracle:
     """What a tireless annotator knows of the pool: true labels, their classes and the length of their borders."""
 
     def __init__(self, pool: Sequence[Record], spec: TaskSpec) -> None:
-        self._labels = {r.id: r.label for r in pool}
+        self._records, self._spec = {r.id: r for r in pool}, spec
         self._names = {index: name for name, index in spec.labels.items()}
         self._two_classes = spec.network.classes == 2
         self._known: dict[str, tuple[tuple[str, ...], int]] = {}
@@ -65,14 +64,8 @@ class Oracle:
         return self._look(image)[1]
 
     def areas(self, images: Sequence[str]) -> dict[str, float]:
-        """Median share of the image that each class fills, over the images that contain it."""
-        shares: dict[str, list[float]] = {}
-        for image in images:
-            mask = self._mask(image)
-            for name in self.classes(image):
-                index = next(i for i, n in self._names.items() if n == name)
-                shares.setdefault(name, []).append(float((mask == index).mean()))
-        return {name: float(np.median(values)) for name, values in shares.items()}
+        """Median share of the field of view that each class fills, over the images that contain it."""
+        return median_areas([self._records[i] for i in images], self._spec.data, self._spec.labels)
 
     def _look(self, image: str) -> tuple[tuple[str, ...], int]:
         if image not in self._known:
@@ -82,7 +75,7 @@ class Oracle:
         return self._known[image]
 
     def _mask(self, image: str) -> np.ndarray:
-        mask = read_mask(Path(self._labels[image]))
+        mask = read_mask(Path(self._records[image].label))
         return (mask > 0).astype(np.uint8) if self._two_classes else mask
 
 
@@ -148,32 +141,15 @@ def look_at(
     for record in pool:
         case = load_case(record.image, None, spec.data, spec.network.classes)
         prediction = predict(teacher, case, spec.data, device, with_projection=True)
-        score = score_image(
-            prediction, thresholds, spec.labels, areas, field_of_view(case.image, is_picture(record.image))
-        )
+        field = field_of_view(case.image, spec.data.kind == "frame")
+        score = score_image(prediction, thresholds, spec.labels, areas, field)
         extra = {}
         if with_dropout:
-            with Dropout(teacher):
-                passes = torch.stack([predict(teacher, case, spec.data, device).probs for _ in range(PASSES)])
+            passes = dropout_passes(teacher, case, spec.data, device)
             extra["image/epistemic"] = float(epistemic_entropy(passes).mean())
         terms.append(score.terms() | extra)
         embeddings.append(score.embedding)
     return make_pool([r.id for r in pool], terms, embeddings, [r.group for r in pool])
-
-
-class Dropout:
-    """Dropout drops inside the block, everything else stays in evaluation mode."""
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        self._layers = [m for m in network.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd)]
-
-    def __enter__(self) -> None:
-        for layer in self._layers:
-            layer.train()
-
-    def __exit__(self, *_: object) -> None:
-        for layer in self._layers:
-            layer.eval()
 
 
 def first_studies(pool: Sequence[Record], start: int, seed: int) -> Studies:
@@ -206,7 +182,9 @@ def _first(
         return laboratory.live(spec), 0.0
     checkpoint, seconds, _ = laboratory.train(spec, studies_showing(pool, labelled))
     file.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(live, file)
+    part = file.with_suffix(".part")
+    shutil.copyfile(live, part)
+    part.replace(file)
     return checkpoint, seconds
 
 
@@ -216,7 +194,7 @@ def _situation(seen: Pool, labelled: Sequence[str], progress: float, oracle: Ora
     for image in labelled:
         for name in oracle.classes(image):
             counts[name] = counts.get(name, 0) + 1
-    return Situation(free=~done, seen=done, progress=progress, labelled=counts)
+    return Situation(free=~done, seen=done, progress=progress, labelled=counts, labels=len(labelled))
 
 
 def _rounded(score: CaseScore) -> dict[str, float]:

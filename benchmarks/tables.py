@@ -1,9 +1,10 @@
-"""The tables of docs/methods.md, made from the result files.
+"""The tables of docs/methods.md and docs/active-learning.md, made from the result files.
 
     python benchmarks/tables.py
 
 Each stands between two marks, `<!-- NAME: begin -->` and `<!-- NAME: end -->`; a table whose result file is missing keeps its
-text. `method_cost.py` and `label_efficiency.py` do this themselves when they write into `benchmarks/results`.
+text. `method_cost.py`, `label_efficiency.py` and `active_learning.py` do this themselves when they write into
+`benchmarks/results`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "apps" / "loco")]
+
+from lib.core.methods import marked  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs" / "methods.md"
 
-EFFICIENCY = "label_efficiency"
+STRATEGIES = ROOT / "docs" / "active-learning.md"
+
+EFFICIENCY, LEARNING, GATE = "label_efficiency", "active_learning", "_gate"
 
 
 def with_section(text: str, name: str, rows: str) -> str:
@@ -41,7 +48,7 @@ def cost(figures: Mapping[str, Mapping[str, float]]) -> str:
     rows = [f"| method | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
     for name in names:
         cells = (f"{kind[name]:.1f}" if name in kind else "-" for kind in figures.values())
-        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+        rows.append(f"| `{marked(name)}` | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -66,7 +73,7 @@ def efficiency(record: Mapping[str, Any]) -> str:
         dice = _spread(row["teacher_dice"], row["seeds"])
         cells = (
             row["labels"],
-            f"`{row['arm']}`",
+            f"`{marked(row['arm'])}`",
             str(row["seeds"]),
             f"**{dice}**" if row["teacher_dice"][0] == best[row["labels"]] else dice,
             *(_spread(row[name], row["seeds"]) for name in ("student_dice", "teacher_hd95", "low_contrast_dice")),
@@ -83,20 +90,69 @@ def efficiency(record: Mapping[str, Any]) -> str:
     return "\n".join([made, "", *rows, "", f"![{name}](../benchmarks/results/{EFFICIENCY}_{name}.png)"])
 
 
+def learning(record: Mapping[str, Any]) -> str:
+    """Markdown of one result of `active_learning.py`: arms by AUBC, the matrix of all pairs, the plot."""
+    settings, figures, machine = record["settings"], record["figures"], record["machine"]
+    plan, training = settings["plan"], settings["spec"]["training"]
+    rows = ["| strategy | AUBC | AUBC, low-contrast third | last Dice | last, low-contrast third | missed | border drawn |",
+            "|---" * 7 + "|"]  # fmt: skip
+    ranked = sorted(figures["rows"], key=lambda row: -row["aubc"])
+    for row in ranked:
+        keys = ("aubc", "aubc_low", "final_dice", "final_low", "final_missed")
+        values = " | ".join(f"{row[k]:.1f}" for k in keys)
+        rows.append(f"| `{row['arm']}` | {values} | {row['final_border']:.0f} |")
+    arms = [row["arm"] for row in ranked]
+    pairs = [f"| AUBC, row minus column | {' | '.join(f'`{a}`' for a in arms)} |", "|---" * (len(arms) + 1) + "|"]
+    for a in arms:
+        found = figures["pairwise_aubc"][a]
+        cells = (f"{found[b]['difference']:+.2f} ({found[b]['p']:.2f})" if b in found else "" for b in arms)
+        pairs.append(f"| `{a}` | {' | '.join(cells)} |")
+    name = settings["data"]
+    made = (
+        f"{settings['pool']} images, {plan['start']} labels at first, {plan['rounds']} rounds of {plan['query']}, "
+        f"{training['epochs'] * training['iterations_per_epoch']} steps of {training['batch_labelled']} labelled and "
+        f"{training['batch_unlabelled']} unlabelled images after each, seeds {', '.join(map(str, figures['seeds']))}, "
+        f"{settings['device']} ({machine['processor']}), commit `{record['commit'][:10]}`. {figures['line']}."
+    )
+    plot = f"![{name}](../benchmarks/results/{LEARNING}_{name}.png)"
+    return "\n".join([made, "", *rows, "", "In brackets Holm's p over all pairs.", "", *pairs, "", plot])
+
+
+def look(record: Mapping[str, Any]) -> str:
+    """Markdown of the gate: scores against the true loss, by stratum."""
+    figures, machine = record["figures"], record["machine"]
+    dice = ", ".join(f"{model['mean_dice']:.2f}" for model in figures["models"])
+    rows = [
+        "| stratum | score | images | rank correlation with 1 - Dice | predicted area taken out | AUROC |",
+        "|---" * 6 + "|",
+    ]
+    for row in figures["rows"]:
+        if row["images"]:
+            values = " | ".join(f"{row[k]:.2f}" for k in ("rank_correlation", "given_area", "auroc"))
+            rows.append(f"| {row['stratum']} | {row['score']} | {row['images']:.0f} | {values} |")
+    seeds = ", ".join(str(model["seed"]) for model in figures["models"])
+    made = (
+        f"Means over the models of seeds {seeds} (mean Dice of the images asked: {dice}), "
+        f"{machine['processor']}, commit `{record['commit'][:10]}`."
+    )
+    return "\n".join([made, "", *rows])
+
+
 def _spread(figure: Sequence[float], seeds: int) -> str:
     return f"{figure[0]:.1f} ± {figure[1]:.1f}" if seeds > 1 else f"{figure[0]:.1f}"
 
 
 def main() -> int:
     """Fill every table whose result file is there."""
-    text = DOCS.read_text()
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
         if path.stem == "method_cost":
-            text = with_section(text, path.stem, cost(record["figures"]))
-        elif path.stem.startswith(EFFICIENCY) and "rows" in record["figures"]:
-            text = with_section(text, path.stem, efficiency(record))
-    DOCS.write_text(text)
+            fill(path.stem, cost(record["figures"]))
+        elif "rows" in record["figures"]:
+            if path.stem.startswith(EFFICIENCY):
+                fill(path.stem, efficiency(record))
+            elif path.stem.startswith(LEARNING):
+                fill(path.stem, (look if path.stem.endswith(GATE) else learning)(record), STRATEGIES)
     return 0
 
 

@@ -26,10 +26,10 @@ def cells(ours, random, entropy=0.3):
     return {f"{arm}/{s}": cell(0.2, base + 0.01 * s) for arm, base in arms.items() for s in range(3)}
 
 
-def test_figures_over_the_seeds_that_all_arms_have():
-    found = {**cells(0.5, 0.4), "low_contrast/7": cell(0.9, 0.9)}
-    summary = summarise(found, ["b"])
+def test_figures_over_the_seeds_that_the_arms_share():
+    summary = summarise({**cells(0.5, 0.4), "coverage/0": cell(0.9, 0.9)}, ["b"])
     assert summary["seeds"] == [0, 1, 2]
+    assert [r["arm"] for r in summary["rows"]] == ["low_contrast", "foreground_random", "mean_entropy"], "not finished"
     own = next(r for r in summary["rows"] if r["arm"] == "low_contrast")
     assert own["aubc"] == pytest.approx((20 + 51) / 2)
     assert (own["final_missed"], own["final_border"]) == (1.0, 100.0)
@@ -61,7 +61,8 @@ def test_the_oracle_knows_classes_border_and_area(tmp_path):
     mask = np.zeros((20, 20), dtype=np.uint8)
     mask[5:10, 5:10] = 255
     Image.fromarray(mask).save(tmp_path / "a.png")
-    oracle = Oracle([Record("a", "a.jpg", str(tmp_path / "a.png"), "a")], spec_of())
+    Image.fromarray(np.random.default_rng(0).integers(50, 250, (20, 20, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
+    oracle = Oracle([Record("a", str(tmp_path / "a.jpg"), str(tmp_path / "a.png"), "a")], spec_of())
     assert oracle.classes("a") == ("polyp",)
     assert oracle.border("a") == 16
     assert oracle.areas(["a"]) == {"polyp": pytest.approx(25 / 400)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from benchmarks.cellfile import CellFile, SettingsError, part_of
 from benchmarks.datasets import Studies, studies_with
-from benchmarks.experiment import changed, mean_of, record_of, run
+from benchmarks.experiment import changed, mean_of, options_of, record_of, run, settings_of
 from benchmarks.label_efficiency import ABLATIONS, Cell, arguments_of, arms_of, cells_of, goal_of, spec_of, summarise
 from PIL import Image
 from unit.helpers import FRAME
@@ -90,6 +90,26 @@ def test_finished_cells_are_kept_and_other_settings_refused(tmp_path):
         CellFile("x", {"batch": 2}, tmp_path)
 
 
+def test_a_cell_made_with_other_numbers_of_its_method_is_refused(tmp_path):
+    cells = CellFile("x", {"batch": 4}, tmp_path)
+    cells.add("40/ua_mt/0", {"options": {"passes": 8, "noise": 0.1}})
+    cells.check("40/ua_mt/0", {"passes": 8, "noise": 0.1})
+    cells.check("40/ua_mt/1", {"passes": 4})
+    with pytest.raises(SettingsError, match=r"expected the cell 40/ua_mt/0 .* but passes differ"):
+        CellFile("x", {"batch": 4}, tmp_path).check("40/ua_mt/0", {"passes": 4, "noise": 0.1})
+
+
+def test_a_change_to_one_method_leaves_the_cells_of_the_others_alone():
+    spec = small_spec(FRAME)
+    other = changed(spec, {"method.ua_mt.passes": 2})
+    assert settings_of(spec) == settings_of(other)
+    assert settings_of(spec) != settings_of(changed(spec, {"method.contrast_weight": 0.3}))
+    named = [replace(s, method=replace(s.method, name="ua_mt")) for s in (spec, other)]
+    assert settings_of(named[0]) != settings_of(named[1])
+    assert [options_of(s)["passes"] for s in named] == [8, 2]
+    assert options_of(spec) == {}
+
+
 def test_two_processes_keep_their_cells_in_one_file(tmp_path):
     one, other = (CellFile("x", {"batch": 4}, tmp_path) for _ in range(2))
     one.add("40/loco/0", {"dice": 1})
@@ -136,7 +156,7 @@ def test_one_cell_trains_on_all_labels_it_may_see_and_measures_student_and_teach
     outcome = run(spec, frames[:3], studies, frames[3:], "cpu")
     assert seen == [({"f0", "f1"}, {"f2"})]
     assert set(outcome.student) == set(outcome.teacher) == {"f3"}
-    kept = record_of(outcome)
+    kept = record_of(outcome, {"passes": 8})
     assert 0 <= mean_of(kept, "teacher", "dice") <= 1
     assert kept["peak_mib"] > 100
     assert kept["seconds_per_step"] == pytest.approx(kept["seconds"] / 2, abs=0.06)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import plots
-from benchmarks.tables import cost, efficiency, with_section
+from benchmarks.tables import cost, efficiency, learning, look, with_section
 from PIL import Image
 
 BEGIN, END = "<!-- method_cost: begin -->", "<!-- method_cost: end -->"
@@ -51,3 +51,51 @@ def test_plots_of_one_and_of_several_numbers_of_labels(rows: list, tmp_path: Pat
     with Image.open(tmp_path / "plot.png") as image:
         assert image.width > 600
         assert len(image.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_strategies_as_tables_the_best_first():
+    rows = [
+        {
+            "arm": arm,
+            "aubc": a,
+            "aubc_low": a - 9,
+            "final_dice": a + 3,
+            "final_low": a,
+            "final_missed": 1.5,
+            "final_border": 900.4,
+        }
+        for arm, a in (("low_contrast", 64.04), ("coverage", 66.0))
+    ]
+    matrix = {
+        "low_contrast": {"coverage": {"difference": -1.96, "p": 0.2}},
+        "coverage": {"low_contrast": {"difference": 1.96, "p": 0.2}},
+    }
+    training = {"epochs": 1, "iterations_per_epoch": 150, "batch_labelled": 4, "batch_unlabelled": 4}
+    record = {
+        "commit": "0123456789abcdef",
+        "machine": {"processor": "a processor"},
+        "settings": {
+            "data": "kvasir", "pool": 800, "device": "cpu", "plan": {"start": 20, "rounds": 5, "query": 20},
+            "spec": {"training": training},
+        },
+        "figures": {"rows": rows, "pairwise_aubc": matrix, "seeds": [0, 2], "line": "one line"},
+    }  # fmt: skip
+    text = learning(record)
+    assert "800 images, 20 labels at first, 5 rounds of 20, 150 steps of 4 labelled and 4 unlabelled" in text
+    assert text.index("| `coverage` | 66.0 | 57.0 | 69.0 | 66.0 | 1.5 | 900 |") < text.index(
+        "| `low_contrast` | 64.0 |"
+    )
+    assert "| `low_contrast` | -1.96 (0.20) |  |" in text
+    assert text.endswith("(../benchmarks/results/active_learning_kvasir.png)")
+
+
+def test_the_gate_as_a_table_without_empty_strata():
+    rows = [
+        {"stratum": s, "score": "low contrast", "images": n, "rank_correlation": 0.5, "given_area": 0.4, "auroc": 0.75}
+        for s, n in (("all", 780), ("absent", 0))
+    ]
+    models = [{"seed": 0, "mean_dice": 0.48}, {"seed": 1, "mean_dice": 0.51}]
+    text = look({"commit": "01", "machine": {"processor": "p"}, "figures": {"rows": rows, "models": models}})
+    assert "seeds 0, 1 (mean Dice of the images asked: 0.48, 0.51)" in text
+    assert text.count("low contrast") == 1
+    assert "| all | low contrast | 780 | 0.50 | 0.40 | 0.75 |" in text
