@@ -25,7 +25,7 @@ from benchmarks.tables import cost, fill  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from lib.core.batch import Batch, Origin  # noqa: E402
-from lib.core.methods import METHODS, Method, build_method, second_network  # noqa: E402
+from lib.core.methods import METHODS, Method, build_method, marked, second_network  # noqa: E402
 from lib.core.networks import build_network, default_network  # noqa: E402
 from lib.core.spec import KINDS, DataSpec, Kind, MethodSpec, NetworkSpec, TaskSpec, TrainSpec  # noqa: E402
 from lib.core.teacher import StudentTeacher  # noqa: E402
@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> int:
     fill("method_cost", rows)
     console.print(rows)
     costly = max((value, name, kind) for kind, found in figures.items() for name, value in found.items())
-    console.print(f"the dearest step: {costly[1]} on a {costly[2]}, {costly[0]:.1f} times plain supervision")
+    console.print(f"the dearest step: {marked(costly[1])} on a {costly[2]}, {costly[0]:.1f} times plain supervision")
     return 0
 
 

@@ -10,7 +10,7 @@ import pytest
 APP = Path(__file__).parents[1] / "apps" / "loco"
 
 CORE_GROUPS = [
-    {"spec", "spec_methods", "spec_reconstructions", "files", "distributed", "split_batch", "whole_norm"},
+    {"spec", "spec_methods", "spec_reconstructions", "spec_ranges", "files", "distributed", "split_batch", "whole_norm"},
     {
         "images", "grid", "cases", "transforms", "cache", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
@@ -19,7 +19,7 @@ CORE_GROUPS = [
     },
     {"methods"},
     {
-        "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "coldstart", "pool", "select", "draws",
+        "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "areas", "coldstart", "pool", "select", "draws",
         "lowcontrast_policy", "rivals", "coverage", "policies", "plan", "overlay",
     },
     {"bundle"},

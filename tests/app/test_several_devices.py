@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from app.test_app import app_on, submit
 from monailabel.interfaces.utils.app import app_instance, clear_cache
 from studies import write_frames
 
@@ -40,6 +41,27 @@ def test_processes_are_started_train_together_and_publish(tmp_path, monkeypatch)
     assert len(list(app._project.cache.glob("*.npz"))) == stats["labelled"] + stats["unlabelled"]
     file, _ = [app.infer({"model": "frame", "image": ids[7], "device": "cpu"})[k] for k in ("file", "params")]
     assert Path(file).stat().st_size > 0
+
+
+def test_a_method_for_one_process_is_refused_before_training(tmp_path, monkeypatch):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 2)
+    app = app_on(tmp_path, tmp_path / "studies")
+    submit(app, tmp_path / "truth", ids[:1])
+    trainer = sys.modules[type(app._trainers["frame"]).__module__]
+    monkeypatch.setattr(trainer, "devices_of", lambda request: ["cpu", "cpu"])
+    with pytest.raises(ValueError, match="expected one process for the method mccs, but got 2"):
+        app.train({"model": "frame", "method": "mccs", "multi_gpu": True})
+    assert app._project.journal.last_run("frame").status == "failed"
+
+
+def test_the_number_of_processes_is_known_before_they_have_met(monkeypatch):
+    from lib.trainers.ranks import processes_of
+
+    assert processes_of({}) == processes_of({"devices": []}) == 1
+    assert processes_of({"devices": ["cuda:0", "cuda:2", "cuda:3"]}) == 3
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert processes_of({"devices": []}) == 4
 
 
 def test_without_two_gpus_there_is_one_process(caplog):

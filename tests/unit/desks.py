@@ -80,11 +80,11 @@ def submit(desk, image, client="ann", version=None):
     desk.studies.save_label(image, str(truth), "final", info)
 
 
-def publish(desk, cases=None, labels=10, dice=None, live=True, spec=None, weights=None):
+def publish(desk, cases=None, labels=10, dice=None, live=True, spec=None, weights=None, method="loco"):
     """A version with its file, its run and its Dice by case; the file is a checkpoint that is whole."""
     journal, model = desk.journal, desk.model
     run = journal.start_run(model, "new labels", journal.last_submission_id(), 1, time.time())
-    journal.update_run(run, {"labelled": labels, "validation": 0, "method": "loco", "network": "tiny"}, time.time())
+    journal.update_run(run, {"labelled": labels, "validation": 0, "method": method, "network": "tiny"}, time.time())
     journal.finish_run(run, "done", "", time.time())
     number = len(journal.versions(model)) + 1
     checkpoint = Checkpoint(spec or desk.spec, weights or {}, weights or {}, version=number)

@@ -260,6 +260,22 @@ def test_slices_of_volumes(tmp_path):
     assert not bool(batch.image_u_weak[(batch.ignore_u == 255).unsqueeze(1)].any())
 
 
+@pytest.mark.parametrize("flipped", [False, True])
+def test_the_origin_of_a_slice_is_its_place_from_the_feet_up(tmp_path, flipped):
+    label = np.broadcast_to(np.arange(1, 6, dtype=np.uint8), (40, 40, 5)).copy()
+    affine = np.diag([1.0, 1.0, -1.0 if flipped else 1.0, 1.0])
+    image = nifti(tmp_path / "v.nii.gz", noise(40, 40, 5, low=50).astype(np.float32), affine)
+    record = Record("v", image, nifti(tmp_path / "l.nii.gz", label, affine), "v")
+    batches = StepDataset([record], [], CaseStore(SLICE, 6, None), SLICE, TRAINING)
+    found = {
+        (o.slice, int(y[y != 255].unique()))
+        for s in range(10)
+        for o, y in zip(batches[s].origin_l, batches[s].label_l, strict=True)
+    }
+    assert len(found) >= 4
+    assert found <= {(i, 5 - i if flipped else i + 1) for i in range(5)}
+
+
 def test_a_volume_smaller_than_the_crop_is_padded(tmp_path):
     records = volume_records(tmp_path, (9, 11, 6))
     store = CaseStore(VOLUME, 2, None)

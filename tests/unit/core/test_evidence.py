@@ -36,12 +36,24 @@ def test_reliability_is_one_without_belief_and_smallest_where_classes_tie_in_dou
 
 def test_the_curriculum_favours_certain_pixels_first_and_doubtful_ones_last():
     doubt = torch.tensor([[[0.1, 0.9, 0.5]]])
-    early, late = curriculum(doubt, 0.0, 0.5)[0, 0], curriculum(doubt, 1.0, 0.5)[0, 0]
+    everywhere = torch.ones(1, 1, 3, dtype=torch.bool)
+    early, late = (curriculum(doubt, everywhere, progress, 0.5)[0, 0] for progress in (0.0, 1.0))
     assert early[0] > early[2] > early[1]
     assert late[1] > late[2] > late[0]
-    assert curriculum(doubt, 0.5, 0.5).eq(1).all()
+    assert curriculum(doubt, everywhere, 0.5, 0.5).eq(1).all()
     # rank 3 of 3 at the end: 1 + 0.5 tanh((2 * 3/3 - 1) * 1)
     assert float(late[1]) == pytest.approx(1 + 0.5 * math.tanh(1))
+
+
+def test_padded_pixels_take_no_part_in_the_curriculum():
+    doubt = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones(2, 8, 8, dtype=torch.bool)
+    valid[0, 4:], doubt[0, 4:] = False, 0.0  # half of the first image is padded, and certain
+    valid[1] = False
+    weight = curriculum(doubt, valid, 0.0, 0.5)
+    assert float(weight[0, :4].mean()) == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(weight[:1, :4], curriculum(doubt[:1, :4], valid[:1, :4], 0.0, 0.5))
+    assert float(weight[~valid].abs().sum()) == 0
 
 
 def test_fisher_loss_is_smaller_for_evidence_of_the_right_class_and_finite_at_the_ends():

@@ -1,7 +1,11 @@
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from lib.core.perturb import drop_channels, dropout_active, noisy
+from lib.core.networks import NETWORKS, NETWORKS_2D, build_network
+from lib.core.perturb import changed_intensity, drop_channels, noisy, seeded_dropout
+from lib.core.spec import NetworkSpec
 
 
 def generator(seed=0):
@@ -29,11 +33,60 @@ def test_dropout_is_on_inside_the_block_only_and_seeded():
     x = torch.ones(2, 8)
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
-    with dropout_active(network, generator()):
+    with seeded_dropout(network, generator()):
         assert [m.training for m in network] == [False, True]
         first = network(x)
-    with dropout_active(network, generator()):
+    with seeded_dropout(network, generator()):
         assert torch.equal(network(x), first)
     assert bool((first == 0).any())
     assert not network[1].training
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_passes_of_every_network_differ_and_come_again_with_the_seed(name):
+    dims = 2 if name in NETWORKS_2D else 3
+    network = build_network(NetworkSpec(name, 2, 8, pretrained=False), dims).eval()
+    image = torch.rand(1, 1, *[32] * dims, generator=generator())
+    with torch.no_grad():
+        plain = network(image).logits
+        runs = []
+        for _ in range(2):
+            with seeded_dropout(network, generator()):
+                runs.append([network(image).logits for _ in range(2)])
+        assert torch.equal(network(image).logits, plain)
+    assert not torch.equal(runs[0][0], runs[0][1])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+    assert not any(m.training for m in network.modules())
+
+
+class Chosen:
+    """Random numbers that let only one of the four changes happen, and always draw the upper end."""
+
+    def __init__(self, change):
+        self.draws = iter([0.1 if i == change else 0.9 for i in range(4)])
+
+    def random(self):
+        return next(self.draws)
+
+    def uniform(self, low, high):
+        return high
+
+    def standard_normal(self, shape):
+        return np.ones(shape)
+
+
+def test_each_change_of_intensity_by_hand():
+    image = torch.tensor([0.0, 0.25, 0.95]).view(1, 1, 3).expand(2, 7, 3)
+    seen = [changed_intensity(image, Chosen(change))[0, 3].tolist() for change in range(5)]
+    assert seen[0] == pytest.approx([0.05, 0.3, 1.0])
+    assert seen[1] == pytest.approx([0.0, 0.25**1.8, 0.95**1.8])
+    assert seen[2] == pytest.approx([0.1, 0.35, 1.0])
+    assert 0.0 < seen[3][0] < seen[3][1] < seen[3][2] < 0.95
+    assert seen[4] == pytest.approx([0.0, 0.25, 0.95])
+
+
+def test_changes_of_intensity_come_once_in_five_images():
+    image = torch.full((1, 8, 8), 0.5)
+    same = sum(torch.equal(changed_intensity(image, np.random.default_rng(s)), image) for s in range(300)) / 300
+    assert same == pytest.approx(0.8**3, abs=0.08)  # blur does not show in an even image

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lib.core.memory import Queue, info_nce, ranked_list_loss
+from lib.core.memory import Queue, info_nce, ranked_list_loss, similarities
 
 
 def test_a_queue_keeps_the_latest_in_order():
@@ -17,6 +17,33 @@ def test_a_queue_keeps_the_latest_in_order():
     again = Queue(3, 1)
     again.load_state_dict(queue.state_dict())
     assert again.vectors.flatten().tolist() == [2, 3, 4]
+
+
+def test_a_queue_of_no_size_stays_empty():
+    queue = Queue(0, 1)
+    queue.push(torch.tensor([[1.0], [2.0]]))
+    assert queue.vectors.shape == (0, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_leaves_similarities_and_their_losses_in_float32(dtype):
+    torch.manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(12, 32), dim=1)
+    vectors[3:6] = vectors[:3]  # equal vectors: half precision makes of their distance 0, whose root has no gradient
+    labels, everyone = torch.arange(12) % 3, torch.ones(12, dtype=torch.bool)
+    found = []
+    for on in (False, True):
+        own = vectors.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=dtype, enabled=on):
+            assert similarities(own.to(dtype), own).dtype == torch.float32
+            loss = ranked_list_loss(own, labels, everyone, alpha=1.2, margin=0.4, sharpness=10.0)
+            same = labels[:, None] == labels[None]
+            loss = loss + info_nce(similarities(own, own) / 0.1, same, ~same)
+        loss.backward()
+        found.append((loss.detach(), own.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert bool(torch.isfinite(found[1][1]).all())
 
 
 def test_info_nce_by_hand_and_rows_without_a_partner():
@@ -48,3 +75,22 @@ def test_ranked_lists_that_are_right_or_of_one_kind_cost_nothing():
     loss.backward()
     assert float(loss.detach()) == 0
     assert bool(torch.isfinite(unit.grad).all())
+
+
+def test_every_negative_within_the_margin_is_pushed_away_near_ones_most():
+    """Distances 0.2, 0.6 and 0.9 of the anchor: dL/dd = -w / sum w, w = e^(10 (1.2 - d))."""
+    angles = torch.tensor([0.0, *(2 * math.asin(d / 2) for d in (0.0, 0.2, 0.6, 0.9))]).requires_grad_()
+    unit = torch.stack([angles.cos(), angles.sin()], dim=1)
+    anchor, labels = torch.arange(5) == 0, torch.tensor([0, 0, 1, 1, 1])
+    ranked_list_loss(unit, labels, anchor, alpha=1.2, margin=0.4, sharpness=10.0).backward()
+    slope = [math.cos(math.asin(d / 2)) for d in (0.2, 0.6, 0.9)]  # of the distance with the angle
+    weights = [math.exp(10 * (1.2 - d)) for d in (0.2, 0.6, 0.9)]
+    expected = [-w / sum(weights) * s for w, s in zip(weights, slope, strict=True)]
+    assert angles.grad[2:].tolist() == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_sharpness_beyond_the_largest_number_looks_at_the_nearest_alone():
+    unit = torch.tensor([[1.0, 0.0], [1.0, 0.0], [math.cos(0.5), math.sin(0.5)], [0.0, 1.0]])
+    labels, anchor = torch.tensor([0, 0, 1, 1]), torch.arange(4) == 0
+    loss = ranked_list_loss(unit, labels, anchor, alpha=1.5, margin=0.4, sharpness=1000.0)
+    assert float(loss) == pytest.approx(1.5 - 2 * math.sin(0.25), abs=1e-5)

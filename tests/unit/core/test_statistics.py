@@ -14,6 +14,13 @@ def test_pooled_updates_equal_one_pass_over_everything():
     assert running.count.tolist() == [0, 60]
 
 
+def test_large_features_in_half_precision():
+    vectors, running = 10 * torch.randn(2000, 4), ClassDistribution(1, 4, limit=10**6)
+    with torch.autocast("cpu", dtype=torch.float16):
+        running.update(vectors, 0)
+    torch.testing.assert_close(running.covariance[0], torch.cov(vectors.T, correction=0))
+
+
 def test_with_many_features_only_variances_are_kept():
     vectors = torch.randn(50, 70, generator=torch.Generator().manual_seed(0))
     running = ClassDistribution(1, 70, limit=10**6)

@@ -12,7 +12,7 @@ from typing import Any
 
 from lib.configs.method_options import with_options
 from lib.core.cases import PATIENT_PATTERN
-from lib.core.methods import method_class
+from lib.core.methods import METHODS, marked, method_class
 from lib.core.networks import NETWORKS
 from lib.core.policies import POLICIES
 from lib.core.select import CONTROL_SHARE
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 KEYS = {
     "models": "auto, frame, slice or volume",
     "labels": 'names, as polyp or malignant,benign or {"name": index}',
-    "method": "training method",
+    "method": f"training method: {', '.join(map(marked, METHODS))}",
     "options": "numbers and switches of the method, as ema=plain,hole=0.5; see docs/methods.md",
     "network": "network, instead of the default for the kind of study and the machine",
     "ice": "true or false: inter-class contrast enhancement of LoCo",

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.core.losses import in_float32
 from lib.core.regions import near_boundary
 from lib.core.spec import IGNORE
 
 
+@in_float32
 def prototype_contrast(
     feature: Tensor, label: Tensor, mean: Tensor, variance: Tensor, temperature: float, ignored: int = 0
 ) -> Tensor:
@@ -21,12 +23,13 @@ def prototype_contrast(
     kept = (label != ignored) & (label != IGNORE)
     if not bool(kept.any()):
         return feature.sum() * 0.0
-    f, y = F.normalize(feature[kept].float(), dim=1), label[kept].long()
+    f, y = F.normalize(feature[kept], dim=1), label[kept].long()
     mu, s = F.normalize(mean, dim=1), F.normalize(variance, dim=1) / temperature
     logits = (f @ mu.T + 0.5 * f**2 @ s.T) / temperature
     return F.cross_entropy(logits, y) + 0.5 * (f**2 * s[y]).sum(1).mean() / temperature
 
 
+@in_float32
 def boundary_contrast(z: Tensor, label: Tensor, temperature: float, most: int, generator: torch.Generator) -> Tensor:
     """Supervised contrast of the pixels near a boundary, for each image, mean over the images that have some.
 
@@ -40,7 +43,7 @@ def boundary_contrast(z: Tensor, label: Tensor, temperature: float, most: int, g
     Returns:
         Scalar; 0 with a graph when no image has a boundary. A class with a single pixel is no anchor.
     """
-    z, band = F.normalize(z.float(), dim=1).flatten(2).mT, near_boundary(label).flatten(1)
+    z, band = F.normalize(z, dim=1).flatten(2).mT, near_boundary(label).flatten(1)
     losses = []
     for vectors, y, near in zip(z, label.flatten(1), band, strict=True):
         chosen = torch.nonzero(near).flatten()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+
+from lib.core.grid import to_working, working_grid
+from lib.core.images import CaseError, class_indices, read_label
+from lib.core.spec import DataSpec
 
 _STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 """The eight neighbours, clockwise on a screen, as (dx, dy)."""
@@ -27,7 +32,10 @@ class Ellipse:
 
 
 def ellipse_of(prob: np.ndarray, threshold: float) -> Ellipse | None:
-    """Least-squares ellipse of the outer contour of the largest piece above the threshold; None with fewer than 5 corners.
+    """Least-squares ellipse of the outer contour of the largest piece above the threshold.
+
+    None with fewer than 5 corners, and where what was fitted is no object of the image (a crescent or a few pixels): its centre
+    lies outside, or it is longer than the image's diagonal.
 
     Args:
         prob: `H W` in [0, 1], cut to 8 bits as in the published code.
@@ -38,7 +46,41 @@ def ellipse_of(prob: np.ndarray, threshold: float) -> Ellipse | None:
         return None
     largest = np.bincount(pieces.ravel())[1:].argmax() + 1
     points = corners(outer_contour(pieces == largest))
-    return fit_ellipse(points) if len(points) >= 5 else None
+    found = fit_ellipse(points) if len(points) >= 5 else None
+    return found if found is not None and _lies_in(found, *prob.shape) else None
+
+
+def likeness(mask: np.ndarray) -> float:
+    """Intersection over union of a bool mask `H W` and the ellipse of its largest piece; 0 without one."""
+    ellipse = ellipse_of(mask.astype(np.float32), 0.5)
+    if ellipse is None:
+        return 0.0
+    inside = ellipse.level(*mask.shape) <= 1
+    return float((inside & mask).sum() / (inside | mask).sum())
+
+
+def likenesses(paths: Iterable[str], data: DataSpec) -> list[float]:
+    """`likeness` of the object of each label file, on the working grid; of a volume in the middle one of its slices.
+
+    Empty labels are left out, and those that cannot be read, of which the training tells.
+    """
+    found = []
+    for path in paths:
+        try:
+            label = read_label(path)
+            values = class_indices(label.array, 2, path)
+        except CaseError:
+            continue
+        grid = working_grid(tuple(values.shape[1:]), label.affine, data)
+        mask = to_working(values, grid, nearest=True)[0].numpy() == 1
+        planes = [m for m in (np.moveaxis(mask, 2, 0) if mask.ndim == 3 else [mask]) if m.any()]
+        found += [likeness(m) for m in planes[len(planes) // 2 :][:1]]
+    return found
+
+
+def _lies_in(ellipse: Ellipse, height: int, width: int) -> bool:
+    (x, y), longest = ellipse.centre, ellipse.axes[1]
+    return 0 <= x < width and 0 <= y < height and longest <= np.hypot(height, width)
 
 
 def outer_contour(mask: np.ndarray) -> np.ndarray:

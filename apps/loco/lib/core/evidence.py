@@ -48,20 +48,22 @@ def reliability(fused: Opinion) -> Tensor:
     return torch.exp(fused.uncertainty[:, 0] * ambiguity)
 
 
-def curriculum(uncertainty: Tensor, progress: float, strength: float) -> Tensor:
+def curriculum(uncertainty: Tensor, valid: Tensor, progress: float, strength: float) -> Tensor:
     """`omega = 1 + strength tanh((2 h/V - 1)(2 progress - 1))`, h the ascending rank of a pixel's uncertainty in its image.
 
     Args:
         uncertainty: `B H W [D]`.
+        valid: bool, same shape: the V pixels that are ranked; the others rank after them and weigh 0.
         progress: share of the run that is done, in [0, 1].
         strength: Xi in [0, 1).
 
     The paper says descending ranks, which would favour the most uncertain pixels first, against its own words.
     """
-    flat = uncertainty.flatten(1)
+    flat = uncertainty.masked_fill(~valid, torch.inf).flatten(1)
     rank = flat.argsort(dim=1).argsort(dim=1) + 1
-    weight = 1 + strength * torch.tanh((2 * rank / flat.shape[1] - 1) * (2 * progress - 1))
-    return weight.view_as(uncertainty)
+    count = valid.flatten(1).sum(dim=1, keepdim=True).clamp(min=1)
+    weight = 1 + strength * torch.tanh((2 * rank / count - 1) * (2 * progress - 1))
+    return weight.view_as(uncertainty) * valid
 
 
 def fisher_loss(alpha: Tensor, target: Tensor, penalty: float) -> Tensor:

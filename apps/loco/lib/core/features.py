@@ -42,6 +42,11 @@ def valid_at(valid: Tensor, size: tuple[int, ...]) -> Tensor:
     return (pool(valid.unsqueeze(1).float(), size) >= 0.5).float()
 
 
+def mean_vectors(vectors: Tensor, valid: Tensor) -> Tensor:
+    """Mean of the valid ones of `B C n`, of length 1, for each image that has any: `b C`; `valid` bool `B n`."""
+    return F.normalize((vectors * valid.unsqueeze(1)).sum(dim=2)[valid.any(dim=1)], dim=1)
+
+
 def mean_difference(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute difference of two maps over valid pixels and all channels; 0 with a graph when none is valid."""
     mask = valid_at(valid, first.shape[2:])

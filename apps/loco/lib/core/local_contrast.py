@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.core.losses import one_hot
+from lib.core.losses import in_float32, one_hot
 from lib.core.spec import IGNORE
 from lib.core.spec_methods import LPCSpec
 
@@ -25,6 +25,7 @@ def contrast_classes(classes: int) -> list[int]:
     return list(range(1, classes)) if classes > 2 else [0, 1]
 
 
+@in_float32
 def pair_sums(
     z1: Tensor, z2: Tensor, y1: Tensor, y2: Tensor, classes: int, spec: LPCSpec, generator: torch.Generator
 ) -> Tensor:
@@ -42,7 +43,7 @@ def pair_sums(
     compared = contrast_classes(classes)
     sides = []
     for z, y in ((z1, y1), (z2, y2)):
-        z, y = z.float().flatten(2), (y if classes > 2 else near_object(y)).flatten(1)
+        z, y = z.flatten(2), (y if classes > 2 else near_object(y)).flatten(1)
         masks = torch.stack([y == c for c in compared], 1)
         weight = masks.float() + torch.finfo(torch.float32).tiny * ~masks.any(-1, keepdim=True)
         index = torch.multinomial(weight.flatten(0, 1), spec.anchors, replacement=True, generator=generator)
@@ -86,13 +87,15 @@ def anchored_sums(first: Side, second: Side, *, temperature: float) -> Tensor:
 
 
 def joined(sums: Tensor, divisor: int, division: Literal["mean", "cumulative"]) -> Tensor:
-    """Mean over pairs of sum / divisor; the released code divides again at each pair (`cumulative`), a mistake.
+    """Mean of sum / divisor over the pairs with a class in common; the sum of any other pair is 0.
+
+    The released code divides again at each pair (`cumulative`), a mistake.
 
     >>> joined(torch.tensor([6.0, 12.0]), 6, "mean"), joined(torch.tensor([6.0, 12.0]), 6, "cumulative")
     (tensor(1.5000), tensor(1.0833))
     """
     if division == "mean":
-        return sums.mean() / divisor
+        return sums.sum() / (sums > 0).sum().clamp(min=1) / divisor
     total = sums.new_zeros(())
     for pair in sums:
         total = (total + pair) / divisor

@@ -5,11 +5,34 @@ The pixel loss is masked, never the logits: a zeroed logit would be a uniform pr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lib.core.spec import IGNORE
+
+_HALF = (torch.float16, torch.bfloat16)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def in_float32(function: _Function) -> _Function:
+    """Decorator: computes in float32 under autocast too, where a matrix product that sums over pixels exceeds float16.
+
+    It takes a tensor, or several, as positional arguments; those in half precision are converted.
+    """
+
+    @wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        device = next(a.device for a in args if isinstance(a, Tensor))
+        wide = (a.float() if isinstance(a, Tensor) and a.dtype in _HALF else a for a in args)
+        with torch.autocast(device.type, enabled=False):
+            return function(*wide, **kwargs)
+
+    return inner
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:

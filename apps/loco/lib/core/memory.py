@@ -6,9 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.core.losses import in_float32
+
 
 class Queue(nn.Module):
-    """The latest `size` vectors of `features` numbers, part of the saved state; `push` stores without gradient."""
+    """The latest `size` vectors of `features` numbers, part of the saved state; `push` stores without gradient.
+
+    Of size 0 it stays empty.
+    """
 
     def __init__(self, size: int, features: int) -> None:
         super().__init__()
@@ -24,7 +29,7 @@ class Queue(nn.Module):
     def push(self, vectors: Tensor) -> None:
         """Add vectors `N C`; the oldest go."""
         size = len(self.stored)
-        self.stored.copy_(torch.cat([self.stored, vectors.to(self.stored)])[-size:])
+        self.stored.copy_(torch.cat([self.stored, vectors.to(self.stored)])[len(vectors) :])
         self.count.copy_((self.count + len(vectors)).clamp(max=size))
 
 
@@ -44,6 +49,12 @@ class ClassQueues(nn.ModuleList):
         """Add vectors `N C` to the queues of their classes `N`."""
         for c, queue in enumerate(self):
             queue.push(vectors[classes == c])
+
+
+@in_float32
+def similarities(vectors: Tensor, others: Tensor) -> Tensor:
+    """Inner products of vectors `N C` and `M C`, `N M` float32."""
+    return vectors @ others.T
 
 
 def info_nce(similarity: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
@@ -71,7 +82,7 @@ def ranked_list_loss(
     """Ranked list loss of unit vectors, Euclidean distances d; mean over the anchors that have others of both kinds.
 
     `l_pos = mean [d - (alpha - margin)]_+` over positives farther than alpha - margin; `l_neg = sum w [alpha - d]_+ / sum w` over
-    negatives nearer than alpha, `w = e^(sharpness (alpha - d))`.
+    negatives nearer than alpha, `w = e^(sharpness (alpha - d))` without gradient, or farther negatives would be drawn nearer.
 
     Args:
         vectors: `N C` of length 1.
@@ -84,15 +95,14 @@ def ranked_list_loss(
     Returns:
         Scalar; 0 with a graph when there is no such anchor.
     """
-    gram = 2 - 2 * vectors @ vectors.T
-    distance = gram.clamp(min=1e-8).sqrt()
+    distance = (2 - 2 * similarities(vectors, vectors)).clamp(min=1e-6).sqrt()
     same = labels[:, None] == labels[None, :]
     other = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
     far = same & other & (distance > alpha - margin)
     near = ~same & (distance < alpha)
     attract = (F.relu(distance - (alpha - margin)) * far).sum(dim=1) / far.sum(dim=1).clamp(min=1)
-    weight = torch.exp(sharpness * (alpha - distance)) * near
-    repel = (weight * F.relu(alpha - distance)).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-8)
+    weight = torch.softmax((-sharpness * distance.detach()).masked_fill(~near, -1e30), dim=1) * near
+    repel = (weight * F.relu(alpha - distance)).sum(dim=1)
     usable = anchors & (same & other).any(dim=1) & (~same).any(dim=1)
     return ((attract + repel) * usable).sum() / usable.sum().clamp(min=1)
 

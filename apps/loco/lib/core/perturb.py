@@ -8,9 +8,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
 
-DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
+_DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
+_RATE = 0.1
 
 
 def noisy(image: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
@@ -40,17 +42,29 @@ def changed_intensity(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 @contextmanager
-def dropout_active(network: nn.Module, generator: torch.Generator) -> Iterator[None]:
-    """Within the block only the dropout layers of `network` are in training mode, and draw from a seed of `generator`."""
-    layers = [m for m in network.modules() if isinstance(m, DROPOUT)]
-    before = [m.training for m in layers]
+def stochastic(network: nn.Module) -> Iterator[None]:
+    """Within it, dropout is active. A network without any has it in front of its classifier, at a rate of 0.1.
+
+    `network` is in evaluation mode and has a `classifier`, as all of `networks` have.
+    """
+    own = [m for m in network.modules() if isinstance(m, _DROPOUT) and m.p > 0]
+    for module in own:
+        module.train()
+    hook = None if own else network.classifier.register_forward_pre_hook(lambda _, x: (F.dropout(x[0], _RATE, True),))
+    try:
+        yield
+    finally:
+        for module in own:
+            module.eval()
+        if hook is not None:
+            hook.remove()
+
+
+@contextmanager
+def seeded_dropout(network: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """`stochastic`, with random numbers from a seed of `generator`; those outside the block are not disturbed."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with torch.random.fork_rng(devices=[generator.device] if generator.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for m in layers:
-            m.train()
-        try:
+        with stochastic(network):
             yield
-        finally:
-            for m, mode in zip(layers, before, strict=True):
-                m.train(mode)

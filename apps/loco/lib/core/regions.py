@@ -9,11 +9,21 @@ from torch import Tensor
 from lib.core.spec import IGNORE
 
 
-def near_border(mask: Tensor, reach: int) -> Tensor:
-    """Bool `B H W [D]`: pixels within `reach` of a pixel on the other side of the mask (chessboard distance)."""
+def near_border(mask: Tensor, reach: int, known: Tensor | None = None) -> Tensor:
+    """Bool `B H W [D]`: pixels within `reach` of a pixel on the other side of the mask (chessboard distance).
+
+    With `known` a pixel elsewhere is on no side, so that nothing has a border with padding.
+    """
     pool = F.max_pool2d if mask.ndim == 3 else F.max_pool3d
-    grown, shrunk = (pool(m.float().unsqueeze(1), 2 * reach + 1, 1, reach)[:, 0] > 0 for m in (mask, ~mask))
+    sides = (mask, ~mask) if known is None else (mask & known, ~mask & known)
+    grown, shrunk = (pool(m.float().unsqueeze(1), 2 * reach + 1, 1, reach)[:, 0] > 0 for m in sides)
     return grown & shrunk
+
+
+def far_apart(size: tuple[int, ...], reach: float, device: torch.device) -> Tensor:
+    """Bool `n n`: whether two cells of a map `h w [d]`, in the order of the flattened map, are farther apart than `reach`."""
+    places = torch.ones(size, device=device).nonzero()
+    return ((places[:, None] - places[None]) ** 2).sum(dim=-1) > reach**2
 
 
 def near_boundary(label: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lib.core.losses import in_float32
 from lib.core.spec_methods import SPCLSpec
 
 
@@ -31,6 +33,15 @@ def gamma_at(ends: tuple[float, float], progress: float, power: float = 0.5) -> 
     return ends[0] + (ends[1] - ends[0]) * progress**power
 
 
+def turned(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each of `B C H W` flipped along either axis and, where square, transposed, at random: one of the square's 8 symmetries."""
+    views = []
+    for image in images:
+        image = image.flip([axis for axis in (1, 2) if rng.random() < 0.5])
+        views.append(image.mT if image.shape[1] == image.shape[2] and rng.random() < 0.5 else image)
+    return torch.stack(views)
+
+
 def pair_losses(z: Tensor, same: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """l_ij of all pairs, (2N, 2N), and which are positive, bool.
 
@@ -51,6 +62,7 @@ def pair_weights(losses: Tensor, positive: Tensor, gamma: float, mode: str) -> T
     return weight * positive
 
 
+@in_float32
 def self_paced(z: Tensor, same: Tensor, gamma: float, spec: SPCLSpec) -> tuple[Tensor, Tensor]:
     """L_sp, and the mean weight of the positive pairs; an infinite gamma gives weights of 1, the plain contrast."""
     losses, positive = pair_losses(z, same, spec.temperature)

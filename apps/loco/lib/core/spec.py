@@ -18,6 +18,7 @@ from lib.core.spec_methods import (
     ERSRSpec,
     LPCSpec,
     M3HLSpec,
+    MeanTeacherSpec,
     MEDLSpec,
     MetaLabel,
     MNSpec,
@@ -26,6 +27,7 @@ from lib.core.spec_methods import (
     UAMTSpec,
     UniMatchSpec,
 )
+from lib.core.spec_ranges import SMALLEST, within
 from lib.core.spec_reconstructions import CADSpec, CRIISpec, IDEALSpec, MCCSSpec
 
 Optimizer = Literal["sgd", "adamw"]
@@ -87,7 +89,7 @@ class ContrastSpec:
     bce: bool = True
     ice_rate: float = 0.10
     bce_rate: float = 0.25
-    temperature: float = 0.1
+    temperature: float = within(0.1, SMALLEST)
     fixed_threshold: float | None = None
     """None: the adaptive thresholds of CDF; a number in [0, 1]: the same threshold for every class."""
     bce_keep: Literal["least_similar", "most_similar"] = "least_similar"
@@ -129,6 +131,7 @@ class MethodSpec:
     """Share of the run over which such a weight rises; ours, published ramps are longer than a short run."""
     threshold: float = 0.95
     """Confidence above which a pseudo-label counts (FixMatch, UniMatch)."""
+    mean_teacher: MeanTeacherSpec = field(default_factory=MeanTeacherSpec)
     ua_mt: UAMTSpec = field(default_factory=UAMTSpec)
     cps: CPSSpec = field(default_factory=CPSSpec)
     unimatch: UniMatchSpec = field(default_factory=UniMatchSpec)

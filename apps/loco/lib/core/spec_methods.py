@@ -10,12 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lib.core.spec_ranges import SMALLEST, within
+
+
+@dataclass(frozen=True)
+class MeanTeacherSpec:
+    """Mean teacher (arXiv 1703.01780). Final weight and ramp: `MethodSpec.consistency_weight` and `ramp_share`."""
+
+    teacher: Literal["evaluation", "training"] = "evaluation"
+    """How the teacher labels: with its running statistics (ours), or with those of the batch and dropout (SSL4MIS)."""
+
 
 @dataclass(frozen=True)
 class UAMTSpec:
     """UA-MT (arXiv 1907.07034). Final weight and ramp: `MethodSpec.consistency_weight` and `ramp_share`."""
 
-    passes: int = 8
+    passes: int = within(8, 1)
     """Noisy passes of the teacher from which the uncertainty is estimated."""
     noise: float = 0.1
     """Standard deviation of the noise on images in [0, 1], cut at twice that."""
@@ -43,7 +53,7 @@ class UniMatchSpec:
     """Of each of the two strong views."""
     feature_weight: float = 0.5
     """Of the view with dropped feature channels."""
-    feature_dropout: float = 0.5
+    feature_dropout: float = within(0.5, 0, 1 - SMALLEST)
     loss: Literal["dice", "cross_entropy"] = "dice"
     """Of the unlabelled terms: Dice over confident pixels (ACDC) or cross-entropy over valid ones (natural images)."""
     labeller: Literal["student", "teacher"] = "student"
@@ -54,9 +64,9 @@ class UniMatchSpec:
 class BCPSpec:
     """BCP (arXiv 2305.00673), the form for ACDC."""
 
-    pretraining: float = 0.25
+    pretraining: float = within(0.25, 0, 1)
     """Share of the run that pre-trains on mixed labelled images; published 10000 of 40000 steps."""
-    hole: float = 2 / 3
+    hole: float = within(2 / 3, 0, 1)
     """Side of the box that changes owner, as a share of the image's side."""
     unsup_weight: float = 0.5
     """Of the region that the teacher labelled."""
@@ -72,10 +82,10 @@ class M3HLSpec:
 
     pretraining: float = 0.25
     """Share of the run on mixed labelled images, as BCP (ours); 0 as released."""
-    blocks: int = 4
+    blocks: int = within(4, 1)
     """Blocks along each side of an image; published 64 of 256 pixels, 28 of 112 voxels."""
-    ratio: tuple[float, float] = (0.5, 0.5)
-    """Range from which the share of exchanged blocks is drawn in each step; one number in the released code."""
+    ratio: tuple[float, float] = within((0.5, 0.5), 0, 1)
+    """Range from which the share of exchanged blocks is drawn in each step, as 0.3:0.7; one number in the released code."""
     unsup_weight: float = 0.5
     feature_weight: float = 0.5
 
@@ -84,13 +94,13 @@ class M3HLSpec:
 class LPCSpec:
     """LPC (arXiv 2112.09645)."""
 
-    pretraining: float = 0.25
+    pretraining: float = within(0.25, 0, 1)
     """Share of the run on labelled images alone; published 5000 of 20000 steps."""
-    rounds: int = 3
+    rounds: int = within(3, 1)
     """How often the pseudo-labels are made anew."""
     contrast_weight: float = 0.1
-    temperature: float = 0.1
-    anchors: int = 3
+    temperature: float = within(0.1, SMALLEST)
+    anchors: int = within(3, 1)
     """Anchor pixels per class and image."""
     division: Literal["mean", "cumulative"] = "mean"
     """Mean over the pairs (paper), or divided again at each pair, so that only the last counts (released code)."""
@@ -111,17 +121,17 @@ class MetaLabel:
 class SPCLSpec:
     """SPCL (arXiv 2107.13741). Its gamma is for batches of 60 views and is scaled to others."""
 
-    pretraining: float = 0.25
+    pretraining: float = within(0.25, 0, 1)
     """Share of the run on the encoder alone (ours); published 80 epochs before 60."""
     meta_labels: tuple[MetaLabel, ...] = (
         MetaLabel("partition", 1.0, (5.0, 60.0)),
         MetaLabel("patient", 0.1, (3.5, 50.0)),
     )
-    partitions: int = 3
+    partitions: int = within(3, 1)
     """Parts of a volume; 3 for ACDC, 4 or 8 for others."""
     contrast_weight: float = 0.1
     """In the second stage, where labels are used too."""
-    temperature: float = 0.07
+    temperature: float = within(0.07, SMALLEST)
     mode: Literal["soft", "hard"] = "soft"
     correct_gradient: bool = False
     """Divide by the mean pair weight, so that the steps do not shrink with it."""
@@ -131,30 +141,34 @@ class SPCLSpec:
 class MNSpec:
     """M&N (arXiv 2509.15167)."""
 
-    pretraining: float = 0.125
+    pretraining: float = within(0.125, 0, 1)
     """Share of the run on labels alone; published 500 of 4000 epochs."""
     turns: int = 0
-    """Steps after which the other network trains; 8 as published, 0: both train in every step (ours)."""
+    """Steps after which the other network trains and this one only labels; 8 as published, 0: both train in each (ours)."""
 
 
 @dataclass(frozen=True)
 class AUASpec:
     """AUA (arXiv 2111.10989), its setting for 20 % of the pancreas data."""
 
-    first_stage: float = 0.5
+    first_stage: float = within(0.5, 0, 1)
     """Share of the run; published 6000 steps each."""
     second_stage: Literal["fresh", "continue"] = "fresh"
     """Start stage 2 from the weights before stage 1 (published) or go on with those after it."""
-    samples: int = 6
-    rank: int = 8
+    teacher: Literal["evaluation", "training"] = "evaluation"
+    """In stage 1: as the app's, with running statistics that follow the student's (ours), or with dropout and the statistics of
+    the batch, the average of the weights alone (published)."""
+    samples: int = within(6, 2)
+    """In pairs around the mean; an odd one is left out."""
+    rank: int = within(8, 1)
     noise: float = 0.1
     distance_weight: float = 0.15
     boundary_weight: float = 0.09
-    temperature: float = 0.07
+    temperature: float = within(0.07, SMALLEST)
     boundary_pixels: int = 1024
     """Most pixels per image in the contrast at boundaries; published 9000."""
     prototype_weight: float = 0.1
-    prototype_temperature: float = 100.0
+    prototype_temperature: float = within(100.0, SMALLEST)
     """Published; so large that the term is a weak pull, 1 is a stronger one."""
 
 
@@ -162,14 +176,14 @@ class AUASpec:
 class C3S3Spec:
     """C3S3 (arXiv 2506.07368). Final weight and ramp of L_cp: `MethodSpec.consistency_weight` and `ramp_share`."""
 
-    alpha: float = 0.8
+    alpha: float = within(0.8, 0, 1)
     """Share of the cross-entropy in the score that decides the winner (0.8 left atrium, 0.5 pancreas)."""
-    sharpening: float = 0.1
-    temperature: float = 0.1
+    sharpening: float = within(0.1, SMALLEST)
+    temperature: float = within(0.1, SMALLEST)
     contrast_weight: float = 0.1
     """lambda (ours). Published 1, with its gradient counted twice."""
     view_noise: float = 0.1
-    """Standard deviation of the noise that tells the views apart (ours); 0: identical views, as published."""
+    """Standard deviation of the noise that alone tells the views apart (ours); 0: identical views, as published."""
     points: int = 4096
     """Points of the contrast (ours); published: every voxel."""
     cosine: Literal["classes", "last_axis"] = "classes"
@@ -180,7 +194,7 @@ class C3S3Spec:
 class MEDLSpec:
     """MEDL (arXiv 2505.12418). Ramp of the unlabelled terms: `MethodSpec.ramp_share`; the paper gives no values."""
 
-    curriculum: float = 0.5
+    curriculum: float = within(0.5, 0, 1)
     """Xi, ours."""
     fisher_weight: float = 0.1
     """lambda_G at the end of the ramp, ours."""
@@ -197,8 +211,8 @@ class TransMedSegSpec:
     weight: float = 0.1
     """beta, ours: none is published."""
     alpha: float = 0.25
-    """Strength of the shift at the end of the run (code of TSA)."""
-    memory: int = 50000
+    """Strength of the shift at the end of the run (code of TSA); it rises from 0 after pre-training."""
+    memory: int = within(50000, 1)
     """Pixels per class that the statistics remember, ours."""
     sample: int = 2048
     """Pixels per class and step that enter the statistics, ours."""
@@ -207,7 +221,7 @@ class TransMedSegSpec:
     confidence: float = 0.8
     """Of the teacher's pixels that enter the statistics, ours."""
     enough: int = 500
-    """Pixels that both sides must have seen of a class before it is shifted."""
+    """Pixels that both sides must have seen of a class before it is shifted; until then its loss is the plain cross-entropy."""
 
 
 @dataclass(frozen=True)
@@ -217,15 +231,17 @@ class ERSRSpec:
     pretraining: float = 0.25
     """Share of the run on labelled images alone; published as a run of its own."""
     weight: float = 1.0
-    threshold: float = 0.6
+    threshold: float = within(0.6, 0, 1)
     """Of the probability, for the ellipse and for the refined label."""
-    edge_share: float = 0.5
+    edge_share: float = within(0.5, 0, 1)
     """Share of the edge score; the rest is the distance score."""
-    keep: float = 0.5
-    """Share of the best maps that is kept at first; it rises to 1 over the run."""
-    floor: float = 0.5
+    keep: float = within(0.5, 0, 1)
+    """Share of the best maps that is kept at first; it rises to 1 over the rest of the run."""
+    floor: float = within(0.5, 0, 1)
     """Share of a batch that is kept at least (ours); published 0.8, which hardly filters."""
-    pool: int = 512
+    pool: int = within(512, 1)
     """Latest scores that a new one is ranked among (ours); published: those of the epoch."""
     compose: Literal["paste", "add"] = "paste"
     """Completed images: the mirrored half replaces what was there (ours) or is added to the background (published)."""
+    border: Literal["replicate", "zero"] = "replicate"
+    """What lies beyond the image for both scores: its last pixel (ours), or 0 (published), which ranks by size and place."""

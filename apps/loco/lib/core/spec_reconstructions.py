@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lib.core.spec_ranges import SMALLEST, within
+
 
 @dataclass(frozen=True)
 class IDEALSpec:
     """IDEAL-style training (arXiv 2210.15075); every number is ours, none is published. Ramp: `MethodSpec.ramp_share`."""
 
-    pretraining: float = 0.3
+    pretraining: float = within(0.3, 0, 1)
     """Share of the run on the dense contrast."""
     warm_share: float = 0.2
     """Share of it in which half of the loss is the global contrast, against degenerate matches."""
-    dimension: int = 128
-    temperature: float = 0.1
+    dimension: int = within(128, 1)
+    temperature: float = within(0.1, SMALLEST)
     queue: int = 1024
-    """Mean vectors of earlier images, negatives of the global contrast."""
-    locations: int = 256
+    """Mean vectors of earlier images, negatives of both contrasts; 0: none."""
+    locations: int = within(256, 1)
     """Per image and step."""
-    dropout: float = 0.3
+    dropout: float = within(0.3, 0, 1 - SMALLEST)
     """Of the bottleneck's channels before the second decoder."""
     confidence: float = 0.8
     weight: float = 1.0
@@ -39,7 +41,7 @@ class CRIISpec:
     sharpness: float = 10.0
     band: int = 1
     """Half width of the border, in cells of the projection (4 pixels)."""
-    cells: int = 8
+    cells: int = within(8, 1)
     """Side of a patch in cells (32 pixels)."""
     patches: int = 8
     """Per image, around border cells."""
@@ -47,7 +49,7 @@ class CRIISpec:
     background_share: float = 0.02
     per_type: int = 16
     bank: int = 256
-    """Patch vectors remembered per type."""
+    """Patch vectors remembered per type; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class MCCSSpec:
     start: float = 0.05
     """Share of the run without contrast."""
     noise: float = 0.1
-    dropout: float = 0.5
+    dropout: float = within(0.5, 0, 1 - SMALLEST)
     """Of channels in every map of the second network's encoder."""
     confidence: float = 0.7
     """Of the labels that the networks give each other."""
@@ -69,9 +71,10 @@ class MCCSSpec:
     """Below it a pixel counts as hard."""
     anchors: int = 256
     """Per class, half of them hard."""
-    temperature: float = 0.1
+    temperature: float = within(0.1, SMALLEST)
     queue: int = 2048
-    dimension: int = 64
+    """Vectors remembered per class; 0: none."""
+    dimension: int = within(64, 1)
     purity: float = 0.8
     """Share of a patch that one class must fill for the patch to have a label."""
 
@@ -80,7 +83,7 @@ class MCCSSpec:
 class CADSpec:
     """CAD-style training (arXiv 2502.00536); every number is ours. Weight and ramp: `MethodSpec`, as in ABD."""
 
-    confidence: tuple[float, float] = (0.6, 0.95)
+    confidence: tuple[float, float] = within((0.6, 0.95), 0, 1)
     """Below which a pixel is unsure, at the start and at the end of the run."""
-    cap: tuple[float, float] = (0.125, 0.5)
+    cap: tuple[float, float] = within((0.125, 0.5), 0, 1)
     """Longest side of a replaced region as a share of the image's, at the start and at the end."""

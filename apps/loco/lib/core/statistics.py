@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lib.core.losses import in_float32
+
 _WIDEST = 64
 """With more features than this covariances are diagonal."""
 
@@ -51,6 +53,7 @@ class ClassDistribution(nn.Module):
         self.count[c].clamp_(max=self._limit)
 
 
+@in_float32
 def _add(new: Tensor, count: Tensor, mean: Tensor, spread: Tensor) -> None:
     """Add vectors `N D` to `count` (scalar), `mean` (D) and `spread`: a covariance `D D`, or its diagonal `D`; in place."""
     if not len(new):

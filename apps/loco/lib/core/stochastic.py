@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.core.losses import in_float32
 from lib.core.networks import NetworkOutput
 from lib.core.spec import IGNORE
 
@@ -36,6 +37,7 @@ class GaussianHead(nn.Module):
         return self.log_diagonal(feature).float().exp() + 2 * _FLOOR, factor.unflatten(1, (self.rank, -1))
 
 
+@in_float32
 def antithetic(mean: Tensor, diagonal: Tensor, factor: Tensor, noise_factor: Tensor, noise_diagonal: Tensor) -> Tensor:
     """Samples `mean + e` and then all `mean - e`, `S B K h w [d]`.
 
@@ -71,6 +73,7 @@ def negative_log_likelihood(samples: Tensor, label: Tensor) -> Tensor:
     return (-likelihood / pixels.clamp(min=1) * (pixels > 0)).mean()
 
 
+@in_float32
 def energy_distance(first: Tensor, second: Tensor, valid: Tensor, eps: float = 1e-5) -> Tensor:
     """Squared generalised energy distance of two sets of samples for each image, (B).
 
@@ -78,7 +81,7 @@ def energy_distance(first: Tensor, second: Tensor, valid: Tensor, eps: float = 1
     probabilities. `valid`: bool `B H W [D]`.
     """
     mask = valid[None, :, None]
-    a, b = ((torch.softmax(g.float(), dim=2) * mask).flatten(3).permute(1, 2, 0, 3) for g in (first, second))
+    a, b = ((torch.softmax(g, dim=2) * mask).flatten(3).permute(1, 2, 0, 3) for g in (first, second))
     squares = [(p**2).sum(-1) for p in (a, b)]
 
     def distance(p: Tensor, q: Tensor, pp: Tensor, qq: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,17 +11,27 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from lib.core.perturb import changed_intensity
+
 _SOBEL = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
 _LAPLACE = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])
 
 
-def roughness(prob: Tensor) -> tuple[Tensor, Tensor]:
-    """`s_edge`, mean Sobel magnitude, and `s_edt`, mean |Laplacian| of the distance outside the object; `B 1 H W` to `B` each."""
-    sobel = torch.stack([_SOBEL, _SOBEL.T]).unsqueeze(1).to(prob)
-    slope = F.conv2d(prob, sobel, padding=1).square().sum(dim=1)
+def roughness(prob: Tensor, border: Literal["replicate", "zero"] = "replicate") -> tuple[Tensor, Tensor]:
+    """`s_edge`, mean Sobel magnitude, and `s_edt`, mean |Laplacian| of the distance outside the object; `B 1 H W` to `B` each.
+
+    `border` says what lies beyond the image: its last pixel, or 0 as published, where the border of the image makes up most of
+    `s_edt` and so size and place of the object decide the rank. Without an object `s_edt` has no meaning.
+    """
+
+    def filtered(image: Tensor, kernels: Tensor) -> Tensor:
+        mode = "constant" if border == "zero" else border
+        return F.conv2d(F.pad(image, [1] * 4, mode=mode), kernels.unsqueeze(1).to(image))
+
+    slope = filtered(prob, torch.stack([_SOBEL, _SOBEL.T])).square().sum(dim=1)
     outside = [ndimage.distance_transform_edt(p <= 0.5) for p in prob[:, 0].cpu().numpy()]
     distance = torch.from_numpy(np.stack(outside)).unsqueeze(1).to(prob)
-    bend = F.conv2d(distance, _LAPLACE.view(1, 1, 3, 3).to(prob), padding=1)
+    bend = filtered(distance, _LAPLACE.unsqueeze(0))
     return (slope + 1e-6).sqrt().mean(dim=(1, 2)), bend.abs().mean(dim=(1, 2, 3))
 
 
@@ -56,6 +67,23 @@ class Mirror:
         """SL and SR: each half plus its mirror image."""
         left, right = self.halves(image)
         return left + self(left), right + self(right)
+
+
+def completed_images(
+    image: Tensor, label: Tensor, mirror: Mirror, rng: np.random.Generator, compose: Literal["paste", "add"]
+) -> tuple[Tensor, Tensor]:
+    """X_L and X_R, `C H W`: the object's one half, perturbed, and its mirror image, perturbed, in the place of the other.
+
+    `paste` puts the halves over the image; `add` (published) adds both to the image without the object.
+    """
+    pair = []
+    for half in mirror.halves(label):
+        own, other = changed_intensity(image * half, rng), changed_intensity(mirror(image * half), rng)
+        if compose == "add":
+            pair.append(image * (1 - label) + own + other)
+        else:
+            pair.append(torch.where(half > 0, own, torch.where(mirror(half) > 0, other, image)))
+    return pair[0], pair[1]
 
 
 def symmetry_losses(

@@ -20,6 +20,7 @@ from lib.core.cases import Case, load_case
 from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, restore_network
 from lib.core.images import PICTURE_SUFFIXES, CaseError, is_picture
 from lib.core.lowcontrast import confidence
+from lib.core.methods import note
 from lib.core.predict import Prediction, likeliest, predict
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
@@ -154,6 +155,7 @@ def described(live: LiveModel, prediction: Prediction) -> tuple[Tensor, dict[str
         "confidence": round(confidence(probs, mask), 4),
         "found": [n for n, i in live.checkpoint.spec.labels.items() if bool((mask == i).any())],
         "method": live.checkpoint.spec.method.name,
+        "method_note": note(live.checkpoint.spec.method.name),
     }
 
 

@@ -18,6 +18,7 @@ from lib.core.cases import Case, Record
 from lib.core.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint, why_not_continue
 from lib.core.distributed import agreed, gathered, rank, world_size
 from lib.core.files import replacing
+from lib.core.methods import note
 from lib.core.overlay import overlay
 from lib.core.predict import Prediction, likeliest
 from lib.core.spec import TaskSpec
@@ -145,6 +146,7 @@ class Milestones:
             "run": state.run_id,
             "model": self._name,
             "method": spec.method.name,
+            "method_note": note(spec.method.name),
             "network": spec.network.name,
             "labels": ", ".join(spec.labels),
             "steps": spec.training.iterations,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lib.core.methods import METHODS, method_class
+from lib.core.methods import METHODS, method_class, note
 from lib.core.networks import NETWORKS_2D, NETWORKS_3D
 from lib.core.spec import SpecError, TaskSpec
 
@@ -30,7 +30,7 @@ _FIXED = {
 
 
 def option_defaults(spec: TaskSpec) -> dict[str, Any]:
-    """Options that Slicer and OHIF show, with their defaults; the first of a list is what is used."""
+    """Options that Slicer and OHIF show, with their defaults; the first of a list is what is used, a note is only read."""
     training = spec.training
     return {
         "max_epochs": training.epochs,
@@ -38,6 +38,7 @@ def option_defaults(spec: TaskSpec) -> dict[str, Any]:
         "train_batch_size": training.batch_labelled,
         "unlabeled_batch_size": training.batch_unlabelled,
         "method": _first(spec.method.name, METHODS),
+        "method_note": f"reconstructions from little public text: {', '.join(filter(note, METHODS))}",
         "network": _first(spec.network.name, _networks(spec)),
         "pretrained": True,
         "seed": training.seed,

@@ -11,7 +11,7 @@ from monailabel.tasks.train.basic_train import Context
 
 from lib.core.cases import Split
 from lib.core.checkpoint import Checkpoint
-from lib.core.methods import Method
+from lib.core.methods import Method, note
 from lib.core.spec import TaskSpec
 from lib.core.validate import Validation
 from lib.trainers.tracking import Tracking
@@ -111,6 +111,7 @@ class Progress:
         return {
             "run": state.run_id,
             "method": state.spec.method.name,
+            "method_note": note(state.spec.method.name),
             "network": state.spec.network.name,
             "epoch": self.epoch,
             "total_epochs": training.epochs,

@@ -67,6 +67,11 @@ def launched() -> bool:
     return torch.distributed.is_torchelastic_launched()
 
 
+def processes_of(request: Mapping[str, Any]) -> int:
+    """How many processes will train, before they have found each other: one per device, or those of torchrun."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else max(1, len(request.get("devices", ())))
+
+
 @contextmanager
 def launched_group() -> Iterator[None]:
     """The group of the processes that torchrun has started."""

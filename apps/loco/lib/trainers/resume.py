@@ -16,6 +16,7 @@ from lib.store.project import ModelFolder
 from lib.trainers.options import spec_of_request
 from lib.trainers.progress import RunState
 from lib.trainers.publish import live_checkpoint
+from lib.trainers.ranks import processes_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +27,17 @@ def plan_run(folder: ModelFolder, planned: TaskSpec, request: Mapping[str, Any],
     Args:
         folder: files of the model.
         planned: what an untrained model would be.
-        request: options of the viewer; `pretrained` False starts anew; `run` is the run's number in the journal.
+        request: options of the viewer; `pretrained` False starts anew; `run` is the run's number in the journal,
+            `devices` are those of the processes that train together.
         split: the studies by use.
 
     Raises:
-        SpecError: an option that cannot work, or a method that these studies lack something for.
+        SpecError: an option that cannot work, or a method that these studies or processes lack something for.
     """
     spec = spec_of_request(planned, request)
-    method_class(spec.method.name).check(spec, [*split.labelled, *split.unlabelled])
+    method = method_class(spec.method.name)
+    method.check(spec, [*split.labelled, *split.unlabelled])
+    method.check_processes(processes_of(request))
     live = live_checkpoint(folder) if request.get("pretrained", True) else None
     obstacle = why_not_continue(live, spec) if live is not None else None
     if obstacle:

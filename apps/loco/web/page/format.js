@@ -33,6 +33,9 @@ export function counted(value, one, many = `${one}s`) {
 // "mask_ratio" as "Mask ratio".
 export const readable = name => capital(name.replaceAll('_', ' '));
 
+// The method of a training or a version, with what must stand beside its name.
+export const marked = ({ method, method_note: note }) => (note ? `${method} (${note})` : method);
+
 // Words of the server as a sentence.
 export const sentence = words => (words ? capital(words) + (/[.!?]$/.test(words) ? '' : '.') : '');
 

@@ -4,7 +4,7 @@ import { act, say } from './actions.js';
 import { post, remove } from './api.js';
 import { lines } from './chart.js';
 import { el, keyed, part, setAttribute, setShown, setText } from './dom.js';
-import { count, duration, figure, loss, moment, readable, sentence, share } from './format.js';
+import { count, duration, figure, loss, marked, moment, readable, sentence, share } from './format.js';
 
 const STATES = {
   running: ['running', 'accent'],
@@ -135,7 +135,7 @@ function factsOf(training) {
     ...Object.entries(training.terms).filter(([, v]) => known(v)).map(([name, v]) => [readable(name), loss(v)]),
     ['Mask ratio', known(training.mask_ratio) ? share(training.mask_ratio) : null],
     ['Best Dice', known(training.best_dice) ? figure(training.best_dice) : null],
-    ['Method', training.method],
+    ['Method', marked(training)],
     ['Network', training.network],
   ].filter(([, value]) => value);
 }

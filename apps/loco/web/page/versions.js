@@ -4,7 +4,7 @@ import { act, announce } from './actions.js';
 import * as api from './api.js';
 import { confirmed } from './dialogs.js';
 import { el, keyed, part, setAttribute, setShown, setText } from './dom.js';
-import { bytes, count, counted, duration, figure, moment, sentence } from './format.js';
+import { bytes, count, counted, duration, figure, marked, moment, sentence } from './format.js';
 
 const FEW = 5;
 
@@ -135,6 +135,6 @@ function factsOf(version) {
     ...(each.length > 1 ? each.map(([name, dice]) => [name, figure(dice)]) : []),
     ['Labels', version.labels === null ? null : count(version.labels)],
     ['Made', moment(version.ts)],
-    ['Training', [version.method, version.network].filter(Boolean).join(', ')],
+    ['Training', [marked(version), version.network].filter(Boolean).join(', ')],
   ].filter(([, value]) => value !== null && value !== '');
 }

@@ -10,7 +10,7 @@ from unit.helpers import Tiny
 
 from lib.core.batch import Batch, Origin
 from lib.core.losses import supervised_loss
-from lib.core.methods import METHODS, build_method, described
+from lib.core.methods import METHODS, Method, build_method, described
 from lib.core.spec import ConfidenceSpec, MethodSpec
 from lib.core.teacher import StudentTeacher
 
@@ -89,9 +89,12 @@ class MethodSuite:
     spec = SPEC
 
     def pytest_generate_tests(self, metafunc):
-        own = [m for m in metafunc.definition.iter_markers("parametrize") if "dims" in m.args[0]]
-        if "dims" in metafunc.fixturenames and not own:
-            metafunc.parametrize("dims", self.spatial)
+        pretrains = METHODS[self.name].pretraining is not Method.pretraining
+        values = {"dims": self.spatial, "step": (0, LATE) if pretrains else (LATE,)}
+        for name, each in values.items():
+            own = [m for m in metafunc.definition.iter_markers("parametrize") if name in m.args[0]]
+            if name in metafunc.fixturenames and not own:
+                metafunc.parametrize(name, each)
 
     def build(self, dims=None, seed=5, spec=None, classes=None, total=TOTAL):
         dims, classes = dims or self.spatial[0], classes or self.classes
@@ -105,9 +108,9 @@ class MethodSuite:
         batch.label_l[(batch.label_l >= self.classes) & (batch.label_l != 255)] = self.classes - 1
         return batch
 
-    def test_a_step(self, dims):
+    def test_a_step(self, dims, step):
         method, batch = self.build(dims), self.batch(dims)
-        output = method.step(batch, LATE)
+        output = method.step(batch, step)
         assert output.loss.ndim == 0
         assert bool(torch.isfinite(output.loss))
         if output.logits_l is not None:
@@ -130,24 +133,34 @@ class MethodSuite:
         method.step(batch, LATE).loss.backward()
         assert (gradient(method.network.student) > 0) is self.learns_from_unlabelled
 
-    def test_what_is_padded_in_unlabelled_images_moves_nothing(self):
+    @pytest.mark.parametrize("step", [0, LATE])
+    def test_half_precision(self, dims, step):
+        method, batch = self.build(dims), self.batch(dims)
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = method.step(batch, step).loss
+        loss.backward()
+        assert bool(torch.isfinite(loss))
+        trained = [*method.network.student.parameters(), *method.parts.parameters()]
+        assert all(bool(torch.isfinite(p.grad).all()) for p in trained if p.grad is not None)
+
+    def test_what_is_padded_in_unlabelled_images_moves_nothing(self, step):
         method, batch = self.build(spec=replace(self.spec, cutmix_probability=0.0)), self.batch()
         batch.label_l.fill_(255)
         batch.ignore_u.fill_(255)
-        output = method.step(batch, LATE)
+        output = method.step(batch, step)
         output.loss.backward()
         assert float(output.loss.detach()) == pytest.approx(0, abs=1e-6)
         assert gradient(method.network.student) == pytest.approx(0, abs=1e-6)
 
-    def test_the_teacher_gets_no_gradient_and_does_not_move(self):
+    def test_the_teacher_gets_no_gradient_and_does_not_move(self, step):
         method = self.build()
         before = copy.deepcopy(method.network.teacher.state_dict())
-        method.step(self.batch(), LATE).loss.backward()
+        method.step(self.batch(), step).loss.backward()
         assert all(p.grad is None for p in method.network.teacher.parameters())
         assert all(torch.equal(v, before[k]) for k, v in method.network.teacher.state_dict().items())
 
     @pytest.mark.parametrize("how", ["unlabelled padded", "labelled ignored", "both", "nothing confident"])
-    def test_nothing_to_learn_from_gives_a_finite_loss(self, dims, how):
+    def test_nothing_to_learn_from_gives_a_finite_loss(self, dims, how, step):
         sure = ConfidenceSpec(adaptive=False, fixed=1.1)
         spec = replace(self.spec, confidence=sure, threshold=1.1) if how == "nothing confident" else self.spec
         method, batch = self.build(dims, spec=spec), self.batch(dims)
@@ -155,7 +168,7 @@ class MethodSuite:
             batch.ignore_u.fill_(255)
         if how in ("labelled ignored", "both"):
             batch.label_l.fill_(255)
-        output = method.step(batch, LATE)
+        output = method.step(batch, step)
         output.loss.backward()
         assert bool(torch.isfinite(output.loss))
         assert all(
@@ -163,22 +176,22 @@ class MethodSuite:
         )
         assert 0 <= float(output.logs["mask_ratio"]) <= 1
 
-    def test_an_absent_class(self, dims):
+    def test_an_absent_class(self, dims, step):
         method, batch = self.build(dims), self.batch(dims)
         batch.label_l[batch.label_l == 1] = 0
-        loss = method.step(batch, LATE).loss
+        loss = method.step(batch, step).loss
         loss.backward()
         assert bool(torch.isfinite(loss))
         assert gradient(method.network.student) > 0
 
-    def test_background_only(self):
+    def test_background_only(self, step):
         method, batch = self.build(), self.batch()
         batch.label_l.zero_()
-        assert bool(torch.isfinite(method.step(batch, LATE).loss))
+        assert bool(torch.isfinite(method.step(batch, step).loss))
 
     @pytest.mark.parametrize(("labelled", "unlabelled"), [(1, 1), (1, 3), (3, 1)])
-    def test_batches_of_any_size(self, labelled, unlabelled):
-        output = self.build().step(self.batch(labelled=labelled, unlabelled=unlabelled), LATE)
+    def test_batches_of_any_size(self, labelled, unlabelled, step):
+        output = self.build().step(self.batch(labelled=labelled, unlabelled=unlabelled), step)
         assert bool(torch.isfinite(output.loss))
         assert output.logits_l is None or len(output.logits_l) == labelled
 
@@ -197,19 +210,24 @@ class MethodSuite:
         assert runs[0] == runs[1]
         assert (runs[0] != runs[2]) is self.draws
 
-    def test_going_on_from_a_saved_state_gives_the_same_next_losses(self):
+    @pytest.mark.parametrize("where", ["late", "before the boundary", "behind it"])
+    def test_going_on_from_a_saved_state_gives_the_same_next_losses(self, where):
         batches = [self.batch(seed=s) for s in range(5)]
         method = self.build()
-        optimise(method, batches[:3], LATE)
+        boundary = method.pretraining_steps
+        if where != "late" and not boundary:
+            return
+        first = {"late": LATE, "before the boundary": boundary - 4, "behind it": boundary - 2}[where]
+        optimise(method, batches[:3], first)
         file = io.BytesIO()
         torch.save({"network": method.network.state_dict(), "method": method.state_dict()}, file)
-        expected = optimise(method, batches[3:], LATE + 3)
+        expected = optimise(method, batches[3:], first + 3)
         file.seek(0)
         content = torch.load(file, weights_only=True)
         again = self.build()
         again.network.load_state_dict(content["network"])
         again.load_state_dict(content["method"])
-        assert optimise(again, batches[3:], LATE + 3) == expected
+        assert optimise(again, batches[3:], first + 3) == expected
 
     def test_training_lowers_the_labelled_loss(self):
         method, batch = self.build(spec=replace(self.spec, threshold=0.95)), self.batch()
@@ -217,10 +235,10 @@ class MethodSuite:
         optimise(method, [batch] * 25)
         assert sup_of(method, batch) < 0.9 * before
 
-    def test_one_class_of_object(self, dims):
+    def test_one_class_of_object(self, dims, step):
         method, batch = self.build(dims, classes=2), self.batch(dims)
         batch.label_l[batch.label_l == 2] = 1
-        loss = method.step(batch, LATE).loss
+        loss = method.step(batch, step).loss
         loss.backward()
         assert bool(torch.isfinite(loss))
         assert gradient(method.network.student) > 0

@@ -3,7 +3,7 @@ from math import log
 
 import pytest
 import torch
-from unit.core.methods.base import LATE, SPEC, MethodSuite, batch_of, gradient
+from unit.core.methods.base import LATE, SPEC, MethodSuite, batch_of, gradient, optimise
 
 from lib.core.class_contrast import boundary_contrast, prototype_contrast
 from lib.core.regions import near_boundary
@@ -60,6 +60,38 @@ class TestAUA(MethodSuite):
         assert torch.allclose(method.parts["labeller"].classifier.weight, start + 1)
         assert torch.allclose(student.classifier.weight, start if second_stage == "fresh" else start + 1)
 
+    def test_statistics_of_an_earlier_run_are_forgotten(self):
+        first, again = self.build(), self.build()
+        first.step(batch_of(), LATE)
+        again.load_state_dict(first.state_dict())
+        for method in (again, new := self.build()):
+            method.step(batch_of(seed=1), method.pretraining_steps)
+        for name, value in again.parts["statistics"].state_dict().items():
+            assert torch.equal(value, new.parts["statistics"].state_dict()[name]), name
+
+    @pytest.mark.parametrize("teacher", ["evaluation", "training"])
+    def test_the_published_teacher_has_statistics_of_its_own(self, teacher):
+        method = self.build(spec=replace(SPEC, aua=replace(SPEC.aua, teacher=teacher)))
+        student, average, modes = method.network.student, method.network.teacher, []
+        average.body[1].register_forward_hook(lambda m, x, y: modes.append(m.training))
+        method.step(batch_of(), 0)
+        own = average.body[1].running_mean.clone()
+        method.after_step(0, 0.9)
+        assert modes == [teacher == "training"]
+        assert not average.training
+        assert torch.equal(average.classifier.weight, student.classifier.weight)
+        expected = own if teacher == "training" else student.body[1].running_mean
+        assert torch.equal(average.body[1].running_mean, expected)
+        method.after_step(LATE, 0.0)
+        assert torch.equal(average.body[1].running_mean, student.body[1].running_mean)
+
+    @pytest.mark.parametrize("second_stage", ["fresh", "continue"])
+    def test_the_average_of_a_fresh_network_warms_up_anew(self, second_stage):
+        method = self.build(spec=replace(SPEC, aua=replace(SPEC.aua, second_stage=second_stage)))
+        optimise(method, [batch_of()], method.pretraining_steps)
+        student, average = method.network.student.classifier.weight, method.network.teacher.classifier.weight
+        assert torch.equal(average, student) is (second_stage == "fresh")
+
     def test_the_head_has_a_teacher(self):
         method = self.build()
         before = method.parts["head_teacher"].factor.weight.clone()
@@ -87,6 +119,27 @@ def test_the_distance_of_equal_sets_is_zero():
     valid = torch.ones(1, 5, 5, dtype=torch.bool)
     assert float(energy_distance(a, a.flip(0), valid)) == pytest.approx(0, abs=1e-6)
     assert float(energy_distance(a, b, valid)) > 0.01
+
+
+def test_the_distance_of_large_images_in_half_precision():
+    a, b = torch.randn(2, 2, 1, 2, 300, 300, generator=torch.Generator().manual_seed(0)).mul(3).unbind()
+    valid = torch.ones(1, 300, 300, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.float16):
+        distance = energy_distance(a, b, valid)
+    assert torch.equal(distance, energy_distance(a, b, valid))
+
+
+def test_samples_and_prototypes_are_as_exact_in_half_precision():
+    generator = torch.Generator().manual_seed(0)
+    f, mean, variance = torch.rand(20, 4, generator=generator), *torch.rand(2, 3, 4, generator=generator)
+    factor, noise = torch.rand(2, 8, 3, 5, 5, generator=generator), torch.randn(3, 2, 8, generator=generator)
+    results = []
+    for half in (False, True):
+        with torch.autocast("cpu", dtype=torch.float16, enabled=half):
+            loss = prototype_contrast(f, torch.arange(20) % 3, mean, variance, 0.1)
+            samples = antithetic(factor[:, 0], factor[:, 0], factor, noise, torch.zeros(3, 2, 3, 5, 5))
+            results.append((loss, samples))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_running_statistics_are_those_of_all_at_once():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from unit.core.methods.base import LATE, SPEC, MethodSuite, batch_of
 
-from lib.core.local_contrast import anchored_sums, image_dice, near_object
+from lib.core.local_contrast import anchored_sums, image_dice, joined, near_object, pair_sums
 
 
 class TestLPC(MethodSuite):
@@ -37,6 +37,13 @@ class TestLPC(MethodSuite):
             renewed += [step] if same else []
         assert renewed == [10, 20, 30]
 
+    def test_steps_that_the_rounds_leave_over_belong_to_the_last(self):
+        method, renewed = self.build(total=45), []
+        method.parts["labeller"].load_state_dict = lambda _: renewed.append(step)
+        for step in range(method.pretraining_steps, 45):
+            method._pseudo_label(batch_of(), step)
+        assert renewed == [11, 22, 33]  # of 34 steps
+
     def test_raw_labels_if_asked_for(self):
         kept = {}
         for clean in ("components", "none"):
@@ -54,6 +61,19 @@ def test_a_pair_by_hand():
     lone = (*side[:2], torch.tensor([[True, False]]))
     term = log(2 * exp(1) + exp(0)) - 1
     assert float(anchored_sums(side, lone, temperature=1.0)) == pytest.approx(4 * term, rel=1e-5)
+
+
+def test_pairs_without_a_class_in_common_do_not_count():
+    assert float(joined(torch.tensor([6.0, 0.0, 12.0]), 3, "mean")) == pytest.approx(3)
+    assert float(joined(torch.zeros(2), 3, "mean")) == 0
+
+
+def test_large_images_in_half_precision():
+    z, y = torch.full((1, 4, 300, 300), 3.0), torch.ones(1, 300, 300, dtype=torch.uint8)
+    y[:, :150] = 2
+    with torch.autocast("cpu", dtype=torch.float16):
+        sums = pair_sums(z, z, y, y, 3, SPEC.lpc, torch.Generator().manual_seed(0))
+    assert float(sums) == pytest.approx(2 * 3 * 4 * log(4), rel=1e-5)  # classes, anchors, terms; all vectors are alike
 
 
 def test_background_far_from_the_object_is_left_out():

@@ -12,9 +12,10 @@ class TestM3HL(MethodSuite):
     terms = ("loss_unsup", "loss_low", "loss_high")
 
     def test_the_loss_by_hand(self):
-        output = self.build().step(batch_of(), LATE)
+        spec = replace(SPEC, m3hl=replace(SPEC.m3hl, unsup_weight=0.3, feature_weight=0.7))
+        output = self.build(spec=spec).step(batch_of(), LATE)
         sup, unsup, low, high = (float(output.logs[f"loss_{n}"]) for n in ("sup", "unsup", "low", "high"))
-        assert float(output.loss.detach()) == pytest.approx(sup + 0.5 * unsup + 0.5 * (low + high))
+        assert float(output.loss.detach()) == pytest.approx(sup + 0.3 * unsup + 0.7 * (low + high))
 
     @pytest.mark.parametrize("dims", [2, 3])
     def test_half_of_the_blocks_of_each_image_change_owner(self, dims):

@@ -1,8 +1,9 @@
+from dataclasses import replace
 from math import exp
 
 import pytest
 import torch
-from unit.core.methods.base import LATE, MethodSuite, batch_of, network_of
+from unit.core.methods.base import LATE, SPEC, MethodSuite, batch_of, network_of
 
 from lib.core.methods import build_method
 from lib.core.spec import MethodSpec
@@ -26,6 +27,15 @@ class TestMeanTeacher(MethodSuite):
         logs = {k: float(v) for k, v in output.logs.items()}
         assert logs["weight"] > 0
         assert float(output.loss) == pytest.approx(logs["loss_sup"] + logs["weight"] * logs["loss_unsup"])
+
+    def test_a_teacher_in_training_mode_uses_the_statistics_of_the_batch(self):
+        for teacher in ("evaluation", "training"):
+            options = replace(SPEC.mean_teacher, teacher=teacher)
+            method, modes = self.build(spec=replace(SPEC, mean_teacher=options)), []
+            method.network.teacher.body[1].register_forward_hook(lambda m, x, y, seen=modes: seen.append(m.training))
+            method.step(batch_of(), LATE)
+            assert modes == [teacher == "training"]
+            assert not method.network.teacher.training
 
     def test_the_teacher_sees_the_noisy_view_and_the_student_the_clean_one(self):
         method, batch, seen = self.build(), batch_of(), {}

@@ -22,6 +22,16 @@ class TestMN(MethodSuite):
             learned = [gradient(m) > 0 for m in (method.network.student, method.parts["second"])]
             assert learned == expected, turns
 
+    def test_nothing_moves_of_the_network_whose_turn_it_is_not(self):
+        method = self.build(spec=replace(SPEC, mn=replace(SPEC.mn, turns=5)))
+        networks = {"3d": method.network.student, "2d": method.parts["second"]}
+        for start, moves in ((0, "2d"), (5, "3d")):
+            before = {name: n.body[1].running_mean.clone() for name, n in networks.items()}
+            method.step(batch_of(3), method.pretraining_steps + start)
+            moved = [name for name, n in networks.items() if not torch.equal(n.body[1].running_mean, before[name])]
+            assert moved == [moves]
+            assert all(n.training for n in networks.values())
+
     def test_targets_are_the_others_answers_in_evaluation_mode(self):
         method, batch = self.build(), batch_of(3)
         for_3d, for_2d = method._targets(batch.image_u_weak)

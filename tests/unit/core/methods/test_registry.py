@@ -1,12 +1,14 @@
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from unit.core.methods.base import network_of
-from unit.helpers import FRAME, VOLUME, spec_of
+from unit.helpers import FRAME, SLICE, VOLUME, spec_of
 
-from lib.core.methods import METHODS, Method, build_method, method_class, second_network
+from lib.core.methods import METHODS, Method, build_method, marked, method_class, second_network
 from lib.core.spec import MethodSpec, SpecError
+from lib.core.spec_ranges import out_of_range
 
 NAMES = list(METHODS)
 
@@ -18,7 +20,7 @@ def test_every_method_is_listed_under_its_name():
 
 
 def test_an_unknown_method_lists_the_valid_ones():
-    message = f"expected `method` to be one of {', '.join(NAMES)}, but got 'locco'"
+    message = re.escape(f"expected `method` to be one of {', '.join(map(marked, NAMES))}, but got 'locco'")
     with pytest.raises(SpecError, match=message):
         method_class("locco")
     with pytest.raises(SpecError, match=message):
@@ -66,3 +68,52 @@ def test_what_a_method_needs_is_said_in_a_sentence(name, data):
         SpecError, match=rf"^expected a .* model for the method {name}, which .*, but this is a {data.kind}"
     ):
         method.check(spec_of(data, method=name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_a_method_that_is_known_to_do_it_trains_in_several_processes(name):
+    METHODS[name].check_processes(1)
+    if METHODS[name].several_processes:
+        METHODS[name].check_processes(2)
+        return
+    with pytest.raises(
+        SpecError, match=f"expected one process for the method {name}, but got 2; train it on one device"
+    ):
+        METHODS[name].check_processes(2)
+
+
+@pytest.mark.parametrize(
+    ("part", "option", "value", "wanted"),
+    [
+        ("ua_mt", "passes", 0, "at least 1"),
+        ("bcp", "hole", 1.5, "from 0 to 1"),
+        ("unimatch", "feature_dropout", 1.0, "from 0 to 0.999"),
+        ("crii", "cells", 0, "at least 1"),
+        ("crii", "bank", -1, "at least 0"),
+        ("ideal", "dropout", 1.0, "from 0 to 0.999"),
+        ("ideal", "temperature", 0.0, "at least 0.001"),
+        ("ideal", "locations", 0, "at least 1"),
+        ("mccs", "dropout", 1.0, "from 0 to 0.999"),
+        ("mccs", "temperature", float("nan"), "at least 0.001"),
+        ("cad", "cap", (0.1, 2.0), "from 0 to 1"),
+        ("lpc", "rounds", 0, "at least 1"),
+        ("lpc", "anchors", 0, "at least 1"),
+        ("lpc", "temperature", 0.0, "at least 0.001"),
+        ("spcl", "partitions", 0, "at least 1"),
+        ("spcl", "temperature", 0.0, "at least 0.001"),
+        ("mn", "pretraining", 1.5, "from 0 to 1"),
+        ("aua", "samples", 1, "at least 2"),
+        ("aua", "rank", 0, "at least 1"),
+        ("aua", "first_stage", 2.0, "from 0 to 1"),
+    ],
+)
+def test_a_number_that_cannot_work_is_refused_before_training(part, option, value, wanted):
+    spec = spec_of({"spcl": SLICE, "mn": VOLUME}.get(part, FRAME), method=part)
+    METHODS[part].check(spec)
+    method = replace(spec.method, **{part: replace(getattr(spec.method, part), **{option: value})})
+    with pytest.raises(SpecError, match=rf"^expected the option {option} to be {wanted}, but got .*; change it"):
+        METHODS[part].check(replace(spec, method=method))
+
+
+def test_every_default_is_in_its_range():
+    assert out_of_range(MethodSpec()) is None

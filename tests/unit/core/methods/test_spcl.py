@@ -1,11 +1,12 @@
 from dataclasses import replace
 from math import inf, log
 
+import numpy as np
 import pytest
 import torch
 from unit.core.methods.base import LATE, SPEC, MethodSuite, batch_of, gradient
 
-from lib.core.selfpaced import pair_losses, pair_weights, partition, self_paced
+from lib.core.selfpaced import pair_losses, pair_weights, partition, self_paced, turned
 from lib.core.spec_methods import MetaLabel, SPCLSpec
 
 
@@ -28,6 +29,25 @@ class TestSPCL(MethodSuite):
         assert gradient(method.network.student.classifier) == 0
         assert gradient(method.parts) > 0
 
+    def test_the_second_view_of_pretraining_has_a_geometry_of_its_own(self):
+        method, batch, seen = self.build(), batch_of(labelled=4, unlabelled=4), []
+        method.network.student.body.register_forward_hook(lambda m, x, y: seen.append(x[0]))
+        for step in (0, 0, 1, LATE):
+            method.step(batch, step)
+        second = torch.cat([batch.image_l_strong, batch.image_u_strong])
+        assert torch.equal(seen[0][:8], torch.cat([batch.image_l, batch.image_u_weak]))
+        assert not torch.equal(seen[0][8:], second)
+        assert torch.equal(seen[0][8:].flatten(1).sort().values, second.flatten(1).sort().values)
+        assert torch.equal(seen[0], seen[1])
+        assert not torch.equal(seen[0][8:], seen[2][8:])
+        assert torch.equal(seen[3][8:], batch.image_u_strong)  # not so behind pre-training
+
+    def test_projectors_are_as_exact_in_half_precision(self):
+        projector, feature = self.build().parts["projectors"]["patient"], torch.rand(2, 8, 4, 4)
+        expected = projector(feature)
+        with torch.autocast("cpu", dtype=torch.float16):
+            assert torch.equal(projector(feature), expected)
+
     def test_a_projector_for_each_meta_label(self):
         labels = (MetaLabel("self", 1.0, (5.0, 60.0)),)
         method = self.build(spec=replace(SPEC, spcl=replace(SPEC.spcl, meta_labels=labels)))
@@ -39,6 +59,14 @@ class TestSPCL(MethodSuite):
         partitions, patients = (method._same(x, batch.origin_u, torch.device("cpu")) for x in SPEC.spcl.meta_labels)
         assert partitions.tolist() == [0, 0, 1, 1]  # slices 0 to 3 of 6
         assert patients.tolist() == [0, 1, 0, 1]
+
+
+def test_every_symmetry_of_the_square():
+    square, rectangle = torch.arange(4.0).view(1, 1, 2, 2), torch.arange(6.0).view(1, 1, 2, 3)
+    for image, count in ((square, 8), (rectangle, 4)):
+        views = turned(image.expand(100, -1, -1, -1), np.random.default_rng(0))
+        assert len({tuple(v.flatten().tolist()) for v in views}) == count
+        assert views.shape[1:] == image.shape[1:]
 
 
 def test_partitions_in_order():

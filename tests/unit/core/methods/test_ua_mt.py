@@ -28,6 +28,14 @@ class TestUAMT(MethodSuite):
         assert all(float((x - batch.image_u_weak).abs().max()) <= 0.2 + 1e-6 for x in seen)
         assert not torch.equal(seen[0], seen[1])
 
+    def test_a_network_without_dropout_has_it_before_its_classifier(self):
+        method, outputs = self.build(spec=replace(self.spec, ua_mt=replace(self.spec.ua_mt, noise=0.0))), []
+        method.network.teacher.register_forward_hook(lambda m, x, y: outputs.append(y.logits))
+        for _ in range(2):
+            method.step(batch_of(), LATE)
+        assert len({tuple(o.flatten().tolist()) for o in outputs[:9]}) == 9
+        assert all(torch.equal(a, b) for a, b in zip(outputs[:9], outputs[9:], strict=True))
+
     @pytest.mark.parametrize("teacher", ["dropout", "training"])
     def test_what_is_random_in_a_pass(self, teacher):
         method = self.build(spec=replace(self.spec, ua_mt=replace(self.spec.ua_mt, teacher=teacher, noise=0.0)))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lib.core.checkpoint import Checkpoint
+from lib.core.methods import marked
 from lib.core.spec import DataSpec, TaskSpec
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -44,7 +45,8 @@ def metadata(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "name": name,
         "task": f"Segmentation of {', '.join(spec.labels)}",
         "description": (
-            f"{spec.network.name} trained semi-supervised with the method {spec.method.name} on {spec.data.kind} studies"
+            f"{spec.network.name} trained semi-supervised with the method {marked(spec.method.name)} "
+            f"on {spec.data.kind} studies"
         ),
         "authors": "not stated",
         "copyright": "not stated",

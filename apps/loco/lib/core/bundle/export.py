@@ -23,13 +23,14 @@ from lib.core.bundle.describe import inference_config, metadata, required_packag
 from lib.core.bundle.runtime import LogitsNetwork
 from lib.core.checkpoint import Checkpoint, CheckpointError
 from lib.core.files import replacing
+from lib.core.methods import marked
 from lib.core.spec import TaskSpec
 
 logger = logging.getLogger(__name__)
 
 MODULES = (
-    "spec", "spec_methods", "spec_reconstructions", "pretrained", "depthwise", "networks", "grid", "images", "cases", "predict",
-    "bundle/runtime",
+    "spec", "spec_methods", "spec_reconstructions", "spec_ranges", "pretrained", "depthwise", "networks", "grid", "images",
+    "cases", "predict", "bundle/runtime",
 )  # fmt: skip
 """Modules of this package that the bundle runs; imports among them are turned to the bundle's `scripts`."""
 
@@ -191,8 +192,8 @@ def _readme(checkpoint: Checkpoint, name: str, left_out: Mapping[str, str | None
     packages = " ".join(f"{k}=={v}" for k, v in required_packages().items())
     return f"""# {name}
 
-Segments {", ".join(spec.labels)} in {spec.data.kind} studies. Version {checkpoint.version}, method {spec.method.name}, network
-{spec.network.name}. Research use; not a medical device.
+Segments {", ".join(spec.labels)} in {spec.data.kind} studies. Version {checkpoint.version}, method {marked(spec.method.name)},
+network {spec.network.name}. Research use; not a medical device.
 
     pip install monai=={monai.__version__} torch=={torch.__version__.split("+")[0]} {packages}
     cd {name}

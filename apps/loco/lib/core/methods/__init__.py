@@ -84,14 +84,39 @@ def second_network(spec: TaskSpec) -> nn.Module | None:
 def method_class(name: str) -> type[Method]:
     """Look a method up. Raises `SpecError` listing the valid names."""
     if name not in METHODS:
-        raise SpecError(f"expected `method` to be one of {', '.join(METHODS)}, but got {name!r}; choose one of them")
+        known = ", ".join(map(marked, METHODS))
+        raise SpecError(f"expected `method` to be one of {known}, but got {name!r}; choose one of them")
     return METHODS[name]
+
+
+def note(name: str) -> str:
+    """What must stand beside a method's name wherever people read it: "reconstruction", or nothing, as for unknown names."""
+    return "reconstruction" if name in METHODS and METHODS[name].reconstruction else ""
+
+
+def marked(name: str) -> str:
+    """A method's name with its note.
+
+    >>> marked("loco"), marked("crii")
+    ('loco', 'crii (reconstruction)')
+    """
+    return f"{name} ({note(name)})" if note(name) else name
 
 
 def described(name: str) -> str:
     """A method's name for people; a reconstruction says that it is one. Raises `SpecError` listing the valid names."""
-    method = method_class(name)
-    return f"{method.title}, a reconstruction from little public text" if method.reconstruction else method.title
+    title = method_class(name).title
+    return f"{title}, a {note(name)} from little public text" if note(name) else title
 
 
-__all__ = ["METHODS", "Method", "StepOutput", "build_method", "described", "method_class", "second_network"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "StepOutput",
+    "build_method",
+    "described",
+    "marked",
+    "method_class",
+    "note",
+    "second_network",
+]

@@ -7,7 +7,8 @@ Stage 2: a fresh network; L = L_sup + L_sup(U, labels of stage 1) + 0.1 (PCL(L) 
 
 Changed: the mean of the Gaussian is the network's classifier and BCL reads its projection, so that no layer is added for
 use; features have the decoder's resolution; near-boundary vectors are gathered by pixel and the band is symmetric (both
-wrong in the released code); statistics are gathered from stage 1's features of the labelled images during stage 2.
+wrong in the released code); statistics are gathered from stage 1's features of the labelled images during stage 2. The teacher
+is the app's, or the published one by a switch.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ class AUA(Method):
         samples_l, samples_u = sampled(output, self.parts["head"], options.samples, generator).split(
             [len(batch.image_l), len(image_u)], dim=1
         )
+        image_t = noisy(image_u, options.noise, generator)
         with torch.no_grad():
-            taught = self.network.label(noisy(image_u, options.noise, generator))
+            taught = self.network.label(image_t, training=options.teacher == "training")
             samples_t = sampled(taught, self.parts["head_teacher"], options.samples, generator)
 
         nll, dice = negative_log_likelihood(samples_l, batch.label_l), foreground_dice(logits_l, batch.label_l)
@@ -80,6 +82,8 @@ class AUA(Method):
         """Stage 1 becomes the labeller; the network starts anew, if so chosen."""
         student = self.network.student
         self.parts["labeller"].load_state_dict(student.state_dict())
+        for running in self.parts["statistics"].buffers():
+            running.zero_()  # a run that went on from a model has those of other features
         if self.spec.aua.second_stage == "fresh":
             student.load_state_dict(self.parts["initial"].state_dict())
             self.network.teacher.load_state_dict(student.state_dict())
@@ -111,6 +115,11 @@ class AUA(Method):
         return StepOutput(loss, output.logits[:count_l], logs)
 
     def after_step(self, step_no: int, decay: float) -> None:
-        """The head has a teacher too."""
-        super().after_step(step_no, decay)
-        follow(self.parts["head_teacher"], self.parts["head"], warm_decay(step_no, decay))
+        """The head has a teacher too; a fresh network warms its average up anew."""
+        first = self.pretraining_steps
+        own = step_no - first if step_no >= first and self.spec.aua.second_stage == "fresh" else step_no
+        follow(self.parts["head_teacher"], self.parts["head"], warm_decay(own, decay))
+        if step_no < first and self.spec.aua.teacher == "training":
+            follow(self.network.teacher, self.network.student, warm_decay(own, decay))
+        else:
+            super().after_step(own, decay)

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from lib.core.batch import Batch, Views
 from lib.core.cases import Record
-from lib.core.distributed import world_size
 from lib.core.losses import supervised_loss
 from lib.core.networks import ENCODER_RATE
 from lib.core.schedules import sigmoid_rampup
 from lib.core.spec import KINDS, Kind, MethodSpec, SpecError, TaskSpec
+from lib.core.spec_ranges import out_of_range
 from lib.core.teacher import StudentTeacher
 
 
@@ -68,7 +68,8 @@ class Method:
     """Half a sentence: why not the others."""
     views: Views = Views()
     second: Literal["twin", "slices"] | None = None
-    """A second network: `twin`, of the same specification but other random weights; `slices`, a 2D one for volumes."""
+    """A second network: `twin`, of the same specification, whose random weights are others but whose pretrained encoder (2D) is
+    the same; `slices`, a 2D one for volumes."""
 
     def __init__(
         self,
@@ -106,9 +107,16 @@ class Method:
                 f"expected a {' or '.join(cls.kinds)} model for the method {cls.name}, which {cls.kinds_reason}, "
                 f"but this is a {spec.data.kind} model; choose another method"
             )
-        if world_size() > 1 and not cls.several_processes:
+        wrong = out_of_range(spec.method)
+        if wrong:
+            raise SpecError(f"expected the option {wrong}; change it in --conf options")
+
+    @classmethod
+    def check_processes(cls, count: int) -> None:
+        """Whether `count` processes may train together. Raises `SpecError` with one sentence when they may not."""
+        if count > 1 and not cls.several_processes:
             raise SpecError(
-                f"expected one process for the method {cls.name}, but got {world_size()}; "
+                f"expected one process for the method {cls.name}, but got {count}; "
                 "train it on one device, or choose loco"
             )
 

@@ -64,8 +64,11 @@ class BCP(Method):
         return StepOutput(loss, None, {"loss_sup": loss, "mask_ratio": 0.0})
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
-        """Both mixtures in one pass."""
-        label_u = self.pseudo_label(batch)
+        """Both mixtures in one pass, with the teacher's labels."""
+        return self._mixed_step(batch, self._cleaned(self._teacher_output(batch), batch), step_no)
+
+    def _mixed_step(self, batch: Batch, label_u: Tensor, step_no: int) -> StepOutput:
+        """The step with cleaned labels `B H W [D]` uint8 of the unlabelled images, 255 where padded."""
         mixed = self._mix(batch, label_u, step_no)
         logits = self.network(mixed.image).logits
         loss_sup, loss_unsup = mixed.losses(logits)
@@ -75,10 +78,6 @@ class BCP(Method):
             "mask_ratio": passed(label_u, batch.ignore_u),
         }
         return StepOutput(loss_sup + self.spec.bcp.unsup_weight * loss_unsup, None, logs)
-
-    def pseudo_label(self, batch: Batch) -> Tensor:
-        """The teacher's labels of the unlabelled images, cleaned: `B H W [D]` uint8, 255 where padded."""
-        return self._cleaned(self._teacher_output(batch), batch)
 
     def _teacher_output(self, batch: Batch) -> NetworkOutput:
         return self.network.label(batch.image_u_weak, training=self.spec.bcp.teacher == "training")

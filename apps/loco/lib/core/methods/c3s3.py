@@ -5,6 +5,9 @@
 Two networks see two views. The one with the smaller supervised score wins and its sharpened probabilities teach the other; the
 contrast L_iuc (ODCL) works where their foregrounds intersect and unite. Published for two classes: with more, the contrast is
 the mean over the foreground classes.
+
+Published with two architectures (V-Net and residual V-Net); here both networks have one, and in 2D the same pretrained encoder,
+so that they start apart only in their decoders and heads. The views differ in noise alone.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import noisy
 from lib.core.regions import as_vectors, near_border, some_of
 from lib.core.spec import IGNORE
+
+_REACH = 3
+"""Pixels within which a point is near the border of a foreground."""
 
 
 def sharpened(logits: Tensor, temperature: float) -> Tensor:
@@ -87,9 +93,10 @@ class C3S3(Method):
     def _contrast(self, outputs: list, valid: Tensor, generator: torch.Generator) -> Tensor:
         """`L_iuc`: ODCL of the four pairs of views at some points of the projection's grid, mean over foreground classes."""
         size = outputs[0][0].projection.shape[2:]
+        reach = max(1, round(_REACH * size[-1] / valid.shape[-1]))
         predicted = [[label_at(o.logits.detach().max(dim=1).indices, size) for o in pair] for pair in outputs]
         projected = [[as_vectors(o.projection) for o in pair] for pair in outputs]
-        points = self._points(predicted, label_at(valid, size), generator)
+        points = self._points(predicted, label_at(valid, size), reach, generator)
         total = 0 * projected[0][0].sum()
         if len(points) == 0:
             return total
@@ -99,11 +106,11 @@ class C3S3(Method):
             total = total + sum(outcome_contrast(*vectors, *found, self.spec.c3s3.temperature))
         return total / (self.classes - 1)
 
-    def _points(self, predicted: list, valid: Tensor, generator: torch.Generator) -> Tensor:
-        """Positions of at most `points` valid grid points: half near the border of a foreground, the others anywhere."""
+    def _points(self, predicted: list, valid: Tensor, reach: int, generator: torch.Generator) -> Tensor:
+        """Positions of at most `points` valid grid points: half within `reach` of a foreground's border, the others anywhere."""
         union = (torch.stack([p for pair in predicted for p in pair]) > 0).any(dim=0)
         limit = self.spec.c3s3.points
         if limit >= int(valid.sum()):
             return valid.flatten().nonzero()[:, 0]
-        near = some_of(near_border(union, reach=3) & valid, limit // 2, generator)
+        near = some_of(near_border(union, reach, valid) & valid, limit // 2, generator)
         return torch.cat([near, some_of(valid, limit - len(near), generator)])

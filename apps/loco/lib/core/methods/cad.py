@@ -91,7 +91,8 @@ class CAD(Method):
             if box is None:
                 continue
             size = box[0].stop - box[0].start, box[1].stop - box[1].start
-            source = donor_box(donor[1][i], mean_classes(probs[i], box), size)
+            sure = donor[1][i] * (donor[2][i] != IGNORE)  # what has no label is no donor
+            source = donor_box(sure, mean_classes(probs[i], box), size)
             mixed[i][:, box[0], box[1]] = donor[0][i][:, source[0], source[1]]
             label[i][box] = donor[2][i][source].to(label.dtype)
             changed += 1

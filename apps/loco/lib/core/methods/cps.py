@@ -25,7 +25,7 @@ def cross_supervision(logits_1: Tensor, logits_2: Tensor, ignore: Tensor) -> tup
 
 
 class CPS(Method):
-    """Two networks of different random weights label the unlabelled images for each other."""
+    """Two networks label the unlabelled images for each other; a pretrained encoder is the same in both at the start."""
 
     name = "cps"
     title = "CPS"

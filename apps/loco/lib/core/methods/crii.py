@@ -83,9 +83,10 @@ class CRII(Method):
         )
 
     def _intra(self, vectors: Tensor, label: Tensor, step_no: int) -> Tensor:
-        """Mean over patches around border cells: cells of the two sides are ranked, those of the border as anchors."""
+        """Mean over patches of two classes or more around border cells: cells are ranked, those of the border as anchors."""
         options, rng = self.spec.crii, self.rng(step_no)
-        band = near_border((label > 0) & (label != IGNORE), options.band) & (label != IGNORE)
+        known = label != IGNORE
+        band = near_border(label > 0, options.band, known) & known
         terms = []
         for image, classes, near in zip(vectors, label, band, strict=True):
             centres = near.nonzero()
@@ -93,6 +94,8 @@ class CRII(Method):
                 rows, columns = (around(c, options.cells, n) for c, n in zip(centre, classes.shape, strict=True))
                 own, edge = classes[rows, columns].flatten(), near[rows, columns].flatten()
                 usable = own != IGNORE
+                if len(own[usable].unique()) < 2:
+                    continue
                 terms.append(self._rank(image[:, rows, columns].flatten(1).T[usable], own[usable], edge[usable]))
         return sum(terms) / len(terms) if terms else 0 * vectors.sum()
 

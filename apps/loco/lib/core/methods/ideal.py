@@ -17,17 +17,21 @@ from torch import Tensor, nn
 
 from lib.core.batch import Batch
 from lib.core.crossed import crossed
-from lib.core.features import channels_of
-from lib.core.memory import Queue, info_nce
+from lib.core.features import channels_of, mean_vectors, valid_at
+from lib.core.memory import Queue, info_nce, similarities
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import drop_channels
-from lib.core.regions import some_of
+from lib.core.regions import far_apart, some_of
+from lib.core.spec import IGNORE
 from lib.core.teacher import follow
+
+_FAR = 3.0
+"""Cells of one image that are farther apart are negatives of each other."""
 
 
 def matches(query: Tensor, key: Tensor) -> Tensor:
     """For each location of `F n` query features the key location of the highest cosine, `n` int64."""
-    return (F.normalize(query, dim=0).T @ F.normalize(key, dim=0)).argmax(dim=1)
+    return similarities(F.normalize(query, dim=0).T, F.normalize(key, dim=0).T).argmax(dim=1)
 
 
 class IDEAL(Method):
@@ -59,12 +63,12 @@ class IDEAL(Method):
             feature_k = self.network.teacher.encode(batch.image_u_strong)[-1]
             key = F.normalize(self.parts["key_head"](feature_k).flatten(2).float(), dim=1)
         query = F.normalize(self.parts["head"](feature).flatten(2).float(), dim=1)
-        dense = self._dense(query, key, feature.detach().flatten(2).float(), feature_k.flatten(2).float(), step_no)
-        means = [F.normalize(v.mean(dim=2), dim=1) for v in (query, key)]
+        valid = valid_at(batch.ignore_u != IGNORE, feature.shape[2:])
+        dense = self._dense(query, key, feature.detach().float(), feature_k.float(), valid[:, 0] > 0, step_no)
+        means = [mean_vectors(v, valid.flatten(1) > 0) for v in (query, key)]
         candidates = torch.cat([means[1], self.parts["queue"].vectors])
-        own = torch.zeros(len(query), len(candidates), dtype=torch.bool, device=query.device)
-        own.fill_diagonal_(True)
-        whole = info_nce(means[0] @ candidates.T / options.temperature, own, ~own)
+        own = torch.eye(len(means[0]), len(candidates), dtype=torch.bool, device=query.device)
+        whole = info_nce(similarities(means[0], candidates) / options.temperature, own, ~own)
         self.parts["queue"].push(means[1])
         share = 0.5 if step_no < options.warm_share * self.pretraining_steps else 0.0
         logs = {"loss_sup": 0.0, "loss_dense": dense, "loss_global": whole, "mask_ratio": 1.0}
@@ -85,19 +89,33 @@ class IDEAL(Method):
         super().after_step(step_no, decay)
         follow(self.parts["key_head"], self.parts["head"], decay)
 
-    def _dense(self, query: Tensor, key: Tensor, feature: Tensor, feature_k: Tensor, step_no: int) -> Tensor:
-        """`L_dense` of unit vectors `B C n`: other images' locations, and far ones of the own image, are negatives."""
+    def _dense(
+        self, query: Tensor, key: Tensor, feature: Tensor, feature_k: Tensor, valid: Tensor, step_no: int
+    ) -> Tensor:
+        """`L_dense`: negatives are other images' cells, far ones of the own image, and the means of earlier images.
+
+        Args:
+            query: unit vectors `B C n` of the weak view.
+            key: those of the strong view.
+            feature: map `B F h w [d]` of the weak view, by which cells are matched.
+            feature_k: that of the strong view.
+            valid: bool `B h w [d]`, cells that are not padding.
+            step_no: of the run.
+        """
         options = self.spec.ideal
         generator = self.generator(step_no, query.device)
-        count, size = len(query), query.shape[2]
-        candidates = key.permute(0, 2, 1).flatten(0, 1)
-        image = torch.arange(count, device=query.device).repeat_interleave(size)
+        far = far_apart(tuple(valid.shape[1:]), _FAR, query.device)
+        valid = valid.flatten(1)
+        image, cell = valid.nonzero().T
+        stored = self.parts["queue"].vectors
+        candidates = torch.cat([key.mT[valid], stored])
         terms = []
-        for b in range(count):
-            chosen = some_of(torch.ones(size, dtype=torch.bool, device=query.device), options.locations, generator)
-            match = matches(feature[b][:, chosen], feature_k[b])
-            positive = torch.zeros(len(chosen), len(candidates), dtype=torch.bool, device=query.device)
-            positive[torch.arange(len(chosen)), b * size + match] = True
-            similarity = query[b][:, chosen].T @ candidates.T / options.temperature
-            terms.append(info_nce(similarity, positive, (image != b).expand_as(positive)))
-        return sum(terms) / count
+        for b in valid.any(dim=1).nonzero()[:, 0].tolist():
+            chosen, inside = some_of(valid[b], options.locations, generator), valid[b].nonzero()[:, 0]
+            match = inside[matches(feature[b].flatten(1)[:, chosen], feature_k[b].flatten(1)[:, inside])]
+            positive = (image == b) & (cell == match[:, None])
+            negative = (image != b) | far[match][:, cell]
+            similarity = similarities(query[b].T[chosen], candidates) / options.temperature
+            beside = (0, len(stored))
+            terms.append(info_nce(similarity, F.pad(positive, beside), F.pad(negative, beside, value=True)))
+        return sum(terms) / len(terms) if terms else 0 * query.sum()

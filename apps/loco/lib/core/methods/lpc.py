@@ -6,7 +6,8 @@
 l is the cross-entropy of an anchor pixel among the class means of both images of a pair. After supervised training, three
 rounds in which a frozen copy labels the unlabelled images; these labels enter the contrast alone. Pairs: each image with its
 strong view, labelled with unlabelled ones, unlabelled ones with each other. The projection is the network's, and labels are
-brought to its resolution. The largest piece per class replaces the dense CRF.
+brought to its resolution. The largest piece per class replaces the dense CRF. The app's supervised loss pre-trains, and the
+Dice sees weak views alone.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class LPC(Method):
         """Labels of the frozen copy, which is the teacher at the start of each round: `B H W [D]`, 255 where padded."""
         first, options = self.pretraining_steps, self.spec.lpc
         length = max(1, (self.total_steps - first) // options.rounds)
-        if (step_no - first) % length == 0:
+        done, started = divmod(step_no - first, length)
+        if started == 0 and done < options.rounds:  # what the division leaves over belongs to the last round
             self.parts["labeller"].load_state_dict(self.network.teacher.state_dict())
         with torch.no_grad():
             logits = self.parts["labeller"].eval()(batch.image_u_weak).logits

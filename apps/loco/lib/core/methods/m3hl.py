@@ -6,7 +6,8 @@
 The mixtures and L_seg are those of BCP, with a random half of a grid of blocks in place of one box and a mask for each image.
 The student's features of both mixtures follow the teacher's of both plain unlabelled images, four pairs: HIGH is the
 encoder's bottleneck, LOW the decoder's last feature (at stride 4 in the 2D networks here). The released code for LA returns
-an all-ones mask by mistake and so mixes nothing; here 3D is masked as the text says.
+an all-ones mask by mistake and so mixes nothing; here 3D is masked as the text says, with the mixtures and the Dice of the form
+for ACDC.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from lib.core.batch import Batch
 from lib.core.crossed import crossed
 from lib.core.features import channels_of, label_at, projection_channels
 from lib.core.losses import one_hot
-from lib.core.memory import ClassQueues, info_nce
+from lib.core.memory import ClassQueues, info_nce, similarities
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import drop_channels, noisy
 from lib.core.pseudo import confident_label
@@ -94,22 +94,25 @@ class MCCS(Method):
         positive = same.clone()
         positive[:, len(vectors) :] = False  # the queue holds negatives
         positive[:, : len(vectors)].fill_diagonal_(False)
-        loss = info_nce(vectors @ against.T / options.temperature, positive, ~same)
+        loss = info_nce(similarities(vectors, against) / options.temperature, positive, ~same)
         self.parts["queues"].push(vectors.detach(), classes)
         return loss
 
     def _patches(self, first: Tensor, second: Tensor, source: Tensor) -> Tensor:
-        """`L_patch`: bottleneck cells; the same cell of the other view is always positive, pure cells those of their class."""
+        """`L_patch`: bottleneck cells; positive are the same cell of the other view and, of pure cells, those of their class.
+
+        A cell of mixed classes has a positive alone: its negatives are all other cells that are not padding.
+        """
         options, size = self.spec.mccs, first.shape[2:]
         pool = F.adaptive_avg_pool2d if first.ndim == 4 else F.adaptive_avg_pool3d
         purity, label = pool(one_hot(source, self.classes), size).max(dim=1)
         label = torch.where(purity >= options.purity, label, IGNORE).flatten()
         embedded = [F.normalize(as_vectors(self.parts["patch"](v)), dim=1) for v in (first, second)]
         vectors, classes = torch.cat(embedded), label.repeat(2)
-        pure = (classes != IGNORE)[:, None] & (classes != IGNORE)[None, :]
+        pure = classes != IGNORE
         same = pure & (classes[:, None] == classes[None, :])
         twin = torch.eye(len(label), dtype=torch.bool, device=label.device).repeat(2, 2)
-        positive = (same | twin) & ~torch.eye(len(classes), dtype=torch.bool, device=label.device)
         valid = (pool((source != IGNORE).float().unsqueeze(1), size).flatten() > 0).repeat(2)
-        positive = positive & valid[:, None]
-        return info_nce(vectors @ vectors.T / options.temperature, positive, pure & ~same)
+        positive = (same | twin) & ~torch.eye(len(classes), dtype=torch.bool, device=label.device) & valid[:, None]
+        negative = torch.where(pure[:, None], pure & ~same, valid & ~twin)
+        return info_nce(similarities(vectors, vectors) / options.temperature, positive, negative)

@@ -3,7 +3,7 @@
     L = SUP(x_l, y) + w(t) mean (softmax f(x_u) - softmax f'(x_u + noise))^2,   noise = clip(0.1 N(0, 1), -0.2, 0.2)
 
 w rises to 0.1 along a sigmoid over 40 % of the run and is 0 for its first thirtieth. The teacher stays in evaluation mode
-and follows the student's batch statistics too, the steadier choice with small batches.
+and follows the student's batch statistics too, the steadier choice with small batches; a switch gives the published one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class MeanTeacher(Method):
         """One step; `mask_ratio` is 1: every pixel takes part."""
         noise = torch.as_tensor(self.rng(step_no).standard_normal(batch.image_u_weak.shape), dtype=torch.float32)
         noise = (0.1 * noise).clamp(-0.2, 0.2).to(batch.image_u_weak.device)
-        target = torch.softmax(self.network.label(batch.image_u_weak + noise).logits.float(), dim=1)
+        answer = self.network.label(batch.image_u_weak + noise, training=self.spec.mean_teacher.teacher == "training")
+        target = torch.softmax(answer.logits.float(), dim=1)
 
         output = self.network(torch.cat([batch.image_l, batch.image_u_weak]))
         logits_l, logits_u = output.logits.split([len(batch.image_l), len(batch.image_u_weak)])

@@ -5,6 +5,9 @@
 The networks' outputs are evidence e = softplus(z) of a Dirichlet distribution, alpha = e + 1, p = alpha / S. Their opinions are
 fused (CAEF) into pseudo-labels with an uncertainty; pixels are weighted from certain to uncertain as training goes on (omega);
 the unlabelled part has the Fisher-information loss without its KL term. The maths is in `core/evidence.py`.
+
+Published with two architectures (V-Net and residual V-Net); here both networks have one, and in 2D the same pretrained encoder,
+so that they start apart only in their decoders and heads.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ class MEDL(Method):
             trust = reliability(fused)[labelled:]
             trust = (trust * (1 - doubt[labelled:]) if options.weight == "certain" else trust) * valid_u
             progress = step_no / max(1, self.total_steps)
-            order_u = curriculum(doubt[labelled:], progress, options.curriculum) * valid_u
+            order_u = curriculum(doubt[labelled:], valid_u, progress, options.curriculum)
 
         ramp = self.ramp(step_no)
         terms = {
@@ -68,7 +71,7 @@ class MEDL(Method):
         for alpha in alphas:
             probs = alpha / alpha.sum(dim=1, keepdim=True)
             own = 0.5 * (opinion(alpha.detach()).uncertainty[:labelled, 0] + doubt[:labelled])
-            order_l = curriculum(own, progress, options.curriculum) * valid_l
+            order_l = curriculum(own, valid_l, progress, options.curriculum)
             log_probs = probs[:labelled].log()
             pixel = pixel_losses(log_probs, batch.label_l, valid_l)
             fisher = fisher_loss(alpha[labelled:], one_hot(pseudo, self.classes), options.fisher_penalty)

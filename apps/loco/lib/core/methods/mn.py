@@ -6,7 +6,7 @@
 First both train on labels alone; then the unlabelled share of the batch grows. The 3D network is served. Changed: the 2D
 network is the app's, fully trained, instead of SegFormer with LoRA; both train in every step, so that the one that is served
 gets as many steps as other methods give it (`turns` alternates as published); fractions of n_U are rounded at random, since
-batches are small; unlabelled volumes are never validation ones, as the released code has it.
+batches are small; n_U and n_L end at what was loaded; unlabelled volumes are never validation ones, unlike in the released code.
 """
 
 from __future__ import annotations
@@ -72,42 +72,44 @@ class MN(Method):
     def pretraining_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Both networks on the labelled volumes."""
         target, valid = one_hot(batch.label_l, self.classes), batch.label_l != IGNORE
-        losses = [soft_loss(logits, target, valid) for logits in self._both(batch.image_l)]
+        losses = [soft_loss(logits, target, valid) for logits in self._answers(batch.image_l, (True, True))]
         logs = {"loss_sup": losses[0], "loss_sup_2": losses[1], "mask_ratio": 0.0}
         return StepOutput(sum(losses), None, logs)
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Each network learns from labels and from the other; `mask_ratio` is the share of unlabelled volumes used."""
-        count_l, count_u = self._counts(batch, step_no)
+        count_l, count_u, trained = *self._counts(batch, step_no), self._turn(step_no)
         image_l, image_u = batch.image_l[:count_l], batch.image_u_weak[:count_u]
         targets = self._targets(image_u)
         label = batch.label_l[:count_l]
         valid = torch.cat([label != IGNORE, batch.ignore_u[:count_u] != IGNORE])
         losses = []
-        for logits, target in zip(self._both(torch.cat([image_l, image_u])), targets, strict=True):
+        for logits, target in zip(self._answers(torch.cat([image_l, image_u]), trained), targets, strict=True):
             losses.append(soft_loss(logits, torch.cat([one_hot(label, self.classes), target]), valid))
-        trained = self._turn(step_no)
         logs = {"loss_sup": losses[0], "loss_2": losses[1], "mask_ratio": count_u / len(batch.image_u_weak)}
         return StepOutput(sum(loss for loss, on in zip(losses, trained, strict=True) if on), None, logs)
 
-    def _both(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `B K H W D` of the 3D and of the 2D network."""
-        second = self.parts["second"](slices_of(image)).logits
-        return self.network(image).logits, volume_of(second, image.shape[-1])
+    def _answers(self, image: Tensor, trained: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+        """Logits `B K H W D` of the 3D and of the 2D network; one that is not trained evaluates, and nothing of it moves."""
+        calls = (self.parts["second"], slices_of(image), trained[1]), (self.network.student, image, trained[0])
+        logits = []
+        for network, x, on in calls:
+            network.train(on)
+            with torch.set_grad_enabled(on):
+                logits.append(network(x).logits)
+            network.train()
+        return logits[1], volume_of(logits[0], image.shape[-1])
 
     def _targets(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """What the 3D and the 2D network shall say: the other's probabilities in evaluation mode, without gradient."""
         if not len(image):
             empty = image.new_zeros((0, self.classes, *image.shape[2:]))
             return empty, empty
-        student, second = self.network.student.eval(), self.parts["second"].eval()
-        with torch.no_grad():
-            slices, volumes = second(slices_of(image)).logits, student(image).logits
-        student.train()
-        second.train()
-        return torch.softmax(volume_of(slices, image.shape[-1]), 1), torch.softmax(volumes, 1)
+        volumes, slices = self._answers(image, (False, False))
+        return torch.softmax(slices, 1), torch.softmax(volumes, 1)
 
     def _counts(self, batch: Batch, step_no: int) -> tuple[int, int]:
+        """n_L and n_U, neither more than was loaded of its kind."""
         size = len(batch.image_l) + len(batch.image_u_weak)
         wanted = unlabelled_count(step_no, self.pretraining_steps, self.total_steps, size)
         count = min(int(wanted + self.rng(step_no).random()), size - 1)

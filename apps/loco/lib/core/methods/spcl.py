@@ -5,7 +5,8 @@
 
 z are pooled bottleneck features behind a projector per meta-label; P(i) are the images with the same one. Meta-labels here:
 the third of the volume that a slice lies in, the patient, and the slice itself where its weight is not 0; the cardiac phase of
-the paper is unknown to a datastore. First the encoder alone, on all images; then cross-entropy on labels plus the contrast.
+the paper is unknown to a datastore. First the encoder alone, on all images, of which one view is flipped and turned; then
+cross-entropy on labels plus the contrast of the unlabelled images.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 
 from lib.core.batch import Batch, Origin, Views
 from lib.core.features import channels_of, is_valid
-from lib.core.losses import cross_entropy
+from lib.core.losses import cross_entropy, in_float32
 from lib.core.methods.base import Method, StepOutput
-from lib.core.selfpaced import gamma_at, partition, self_paced
+from lib.core.selfpaced import gamma_at, partition, self_paced, turned
 from lib.core.spec_methods import MetaLabel
 
 
@@ -37,9 +38,10 @@ class Projector(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(features, width), nn.Linear(width, width)
 
+    @in_float32
     def forward(self, feature: Tensor) -> Tensor:
         """Project the bottleneck."""
-        pooled = feature.float().flatten(2).mean(-1)
+        pooled = feature.flatten(2).mean(-1)
         return F.normalize(self.second(F.leaky_relu(self.first(pooled), 0.01)), dim=-1)
 
 
@@ -65,8 +67,9 @@ class SPCL(Method):
         return self.spec.spcl.pretraining
 
     def pretraining_step(self, batch: Batch, step_no: int) -> StepOutput:
-        """The contrast of all images, labelled or not."""
-        views = torch.cat([batch.image_l, batch.image_u_weak]), torch.cat([batch.image_l_strong, batch.image_u_strong])
+        """The contrast of all images, labelled or not; the second view has a geometry of its own."""
+        second = torch.cat([batch.image_l_strong, batch.image_u_strong])
+        views = torch.cat([batch.image_l, batch.image_u_weak]), turned(second, self.rng(step_no))
         valid = torch.cat([is_valid(batch.label_l), is_valid(batch.ignore_u)])
         bottleneck = self.network.student.encode(torch.cat(views))[-1]
         origins = [*batch.origin_l, *batch.origin_u]

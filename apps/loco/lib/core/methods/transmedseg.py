@@ -5,7 +5,8 @@
 
 Per class, labelled features (student) are shifted towards the distribution of unlabelled ones (teacher): dmu the difference of
 the means, Sigma the covariance of the teacher's. The closed form bounds the expected cross-entropy over such shifts (Li et
-al., CVPR 2021). The paper's base is GraphCL, which is BCP with two graph terms; here it is BCP.
+al., CVPR 2021). The paper's base is GraphCL, which is BCP with two graph terms; here it is BCP. L_tsa counts from the first step
+after pre-training; for a class that is hardly known yet it is the plain cross-entropy.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lib.core.batch import Batch
 from lib.core.features import label_at
 from lib.core.methods.base import StepOutput
 from lib.core.methods.bcp import BCP
+from lib.core.networks import NetworkOutput
 from lib.core.regions import as_vectors, some_of
 from lib.core.spec import IGNORE
 from lib.core.statistics import ClassDistribution
@@ -62,18 +64,18 @@ class TransMedSeg(BCP):
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """A step of BCP, and the labelled images once more for the augmentation of their features."""
-        output = super().unlabelled_step(batch, step_no)
-        loss = self._augmentation(batch, step_no)
+        taught = self._teacher_output(batch)
+        output = self._mixed_step(batch, self._cleaned(taught, batch), step_no)
+        loss = self._augmentation(batch, taught, step_no)
         logs = {**output.logs, "loss_tsa": loss}
         return replace(output, loss=output.loss + self.spec.transmedseg.weight * loss, logs=logs)
 
-    def _augmentation(self, batch: Batch, step_no: int) -> Tensor:
+    def _augmentation(self, batch: Batch, teacher: NetworkOutput, step_no: int) -> Tensor:
         options, student = self.spec.transmedseg, self.network.student
         generator = self.generator(step_no, batch.image_l.device)
         feature = self.network(batch.image_l).feature
         size = feature.shape[2:]
         label_l = label_at(batch.label_l, size).long()
-        teacher = self.network.label(batch.image_u_weak)
         probs = F.interpolate(torch.softmax(teacher.logits.float(), dim=1), size=size, mode="area")
         confidence, label_u = probs.max(dim=1)
         padded = label_at(batch.ignore_u, size) == IGNORE
@@ -92,7 +94,8 @@ class TransMedSeg(BCP):
             return feature.sum() * 0
         shift, covariance = self._towards_target()
         weight = student.classifier.weight.flatten(1).float()
-        alpha = options.alpha * step_no / max(1, self.total_steps)
+        first = self.pretraining_steps
+        alpha = options.alpha * (step_no - first) / max(1, self.total_steps - first)
         z = corrected_logits(
             vectors_l[points], label_l[points], weight, student.classifier.bias.float(), shift, covariance, alpha
         )

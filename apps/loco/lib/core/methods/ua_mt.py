@@ -2,7 +2,8 @@
 
     L = SUP(x_l, y) + w(t) sum M (p - q)^2 / (K sum M),   M = [U < H(t)],   H(t) = (0.75 + 0.25 ramp(t; T)) ln K
 
-p the student's and q the noisy teacher's probabilities; U is the entropy of the mean of eight more noisy passes with dropout.
+p the student's and q the noisy teacher's probabilities; U is the entropy of the mean of eight more noisy passes. All nine have
+dropout: the network's own, or before the classifier where it has none, as most networks of the app.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from lib.core.batch import Batch
 from lib.core.losses import supervised_loss
 from lib.core.methods.base import Method, StepOutput
-from lib.core.perturb import dropout_active, noisy
+from lib.core.perturb import noisy, seeded_dropout
 from lib.core.schedules import sigmoid_rampup
 from lib.core.spec import IGNORE
 
@@ -77,7 +78,7 @@ class UAMT(Method):
         generator = self.generator(step_no, image.device)
         training = options.teacher == "training"
         label = partial(self.network.label, training=training)
-        with dropout_active(self.network.teacher, generator):
+        with seeded_dropout(self.network.teacher, generator):
             target, *others = (
                 torch.softmax(label(noisy(image, options.noise, generator)).logits.float(), dim=1)
                 for _ in range(1 + options.passes)

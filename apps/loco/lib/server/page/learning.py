@@ -8,6 +8,7 @@ from typing import Any
 
 from monailabel.utils.async_tasks.utils import processes, tasks
 
+from lib.core.methods import note
 from lib.core.validate import MIN_CASES
 from lib.server.page.desk import Desk
 from lib.server.page.models import ClassDice, Learning, LossPoint, TrainingRun, VersionPoint
@@ -79,11 +80,13 @@ def _point(desk: Desk, version: Version, common: frozenset[str], counts: Mapping
     cases = _on(own, common) if comparable else own
     means = _means(cases)
     run = desk.journal.run(version.run_id) if version.run_id is not None else None
+    method = str(run.progress.get("method", "")) if run else ""
     return VersionPoint(
         version=version.version,
         ts=version.ts,
         labels=counts.get(version.run_id) if version.run_id is not None else None,
-        method=str(run.progress.get("method", "")) if run else "",
+        method=method,
+        method_note=note(method),
         live=version.live,
         comparable=comparable,
         dice=statistics.fmean(means) if means else version.dice,
@@ -114,7 +117,7 @@ def _sentence(compared: int, versions: int, cases: int) -> str:
 def _training(run: Run) -> TrainingRun:
     found = run.progress
     latest = _numbers((found.get("train") or {}).get("metrics") or {})
-    left = _number(found.get("seconds_left"))
+    left, method = _number(found.get("seconds_left")), str(found.get("method", ""))
     return TrainingRun(
         run=run.id,
         status=run.status,
@@ -123,7 +126,8 @@ def _training(run: Run) -> TrainingRun:
         started=run.started,
         updated=run.updated,
         ended=run.ended,
-        method=str(found.get("method", "")),
+        method=method,
+        method_note=note(method),
         network=str(found.get("network", "")),
         epoch=int(found.get("epoch") or 0),
         epochs=int(found.get("total_epochs") or 0),

@@ -12,6 +12,7 @@ from pathlib import Path
 from fastapi import HTTPException
 
 from lib.core.checkpoint import CheckpointError
+from lib.core.methods import note
 from lib.decisions import decided
 from lib.server.page.desk import Desk
 from lib.server.page.models import Bundle, Models, ModelVersion
@@ -140,7 +141,7 @@ class Versions:
     def _shown(self, version: Version, counts: dict[int, int]) -> ModelVersion:
         file = self._desk.folder.version(version.version)
         run = self._desk.journal.run(version.run_id) if version.run_id is not None else None
-        kept = file.is_file()
+        kept, method = file.is_file(), str(run.progress.get("method", "")) if run else ""
         return ModelVersion(
             version=version.version,
             ts=version.ts,
@@ -149,7 +150,8 @@ class Versions:
             cases=version.cases,
             per_class=version.details.get("per_class") or {},
             labels=counts.get(version.run_id) if version.run_id is not None else None,
-            method=str(run.progress.get("method", "")) if run else "",
+            method=method,
+            method_note=note(method),
             network=str(run.progress.get("network", "")) if run else "",
             run=version.run_id,
             reason=str(version.details.get("reason", "")),

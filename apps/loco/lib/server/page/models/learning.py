@@ -26,6 +26,8 @@ class VersionPoint(Answer):
     labels: int | None
     """Images with a label that it was trained or measured with; null for a model from elsewhere."""
     method: str
+    method_note: str
+    """What must stand beside the method's name, or nothing."""
     live: bool
     comparable: bool
     """Measured on the common cases, so that it may be compared with the others; else on its own cases."""
@@ -58,6 +60,8 @@ class TrainingRun(Answer):
     updated: float
     ended: float | None
     method: str
+    method_note: str
+    """What must stand beside the method's name, or nothing."""
     network: str
     epoch: int
     epochs: int

@@ -32,6 +32,8 @@ class ModelVersion(Answer):
     per_class: dict[str, float]
     labels: int | None
     method: str
+    method_note: str
+    """What must stand beside the method's name, or nothing."""
     network: str
     run: int | None
     reason: str
