@@ -19,8 +19,8 @@ CORE_GROUPS = [
     },
     {"methods"},
     {
-        "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "areas", "coldstart", "pool", "select", "draws",
-        "lowcontrast_policy", "rivals", "coverage", "policies", "plan", "overlay",
+        "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "areas", "coldstart", "pool", "select",
+        "draws", "lowcontrast_policy", "rivals", "coverage", "policies", "plan", "overlay",
     },
     {"bundle"},
 ]  # fmt: skip
