@@ -26,8 +26,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,16 @@ from benchmarks.compare import aubc, paired_interval, pairwise  # noqa: E402
 from benchmarks.datasets import DataSet, DataSetError, at_working_size, choose_groups, read_data_set  # noqa: E402
 from benchmarks.experiment import Budget, Laboratory, plan_experiment, quiet, settings_of  # noqa: E402
 from benchmarks.metrics import low_contrast_ids, score_cases  # noqa: E402
-from benchmarks.rounds import Oracle, Plan, first_studies, look_at, predicted_areas, run_arm, teacher_of  # noqa: E402
+from benchmarks.rounds import (  # noqa: E402
+    Oracle,
+    Plan,
+    first_checkpoint,
+    first_studies,
+    look_at,
+    predicted_areas,
+    run_arm,
+    teacher_of,
+)
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -141,10 +150,14 @@ def show(console: Console, summary: Mapping[str, Any]) -> None:
 
 
 def run_gate(
-    data: DataSet, spec: TaskSpec, plan: Plan, seeds: int, device: str, console: Console
+    data: DataSet, spec: TaskSpec, plan: Plan, options: argparse.Namespace, console: Console
 ) -> tuple[dict[str, Any], bool]:
     """A model of the first labels per seed, and the means over the seeds."""
-    models = [look_once(data, with_seed(spec, seed), plan, device) for seed in range(seeds)]
+    with first_folder(options) as folder:
+        models = [
+            look_once(data, with_seed(spec, seed), plan, options.device, folder / f"{seed}.pt")
+            for seed in range(options.seeds)
+        ]
     rows = gate.mean_rows([model["rows"] for model in models])
     table = Table("stratum", "score", "images", "rank correlation", "given area", f"AUROC Dice < {gate.BAD}")
     for row in rows:
@@ -154,12 +167,12 @@ def run_gate(
     return {"rows": rows, "models": models}, gate.passes(rows)
 
 
-def look_once(data: DataSet, spec: TaskSpec, plan: Plan, device: str) -> dict[str, Any]:
+def look_once(data: DataSet, spec: TaskSpec, plan: Plan, device: str, first: Path) -> dict[str, Any]:
     """Train on the first labels, look at the rest of the pool, compare each score with the truth."""
     laboratory = Laboratory(sorted({r.group for r in data.pool}), device)
     try:
         studies = first_studies(data.pool, plan.start, spec.training.seed)
-        checkpoint, _, _ = laboratory.train(spec, studies)
+        checkpoint, _ = first_checkpoint(laboratory, spec, data.pool, studies.get_labeled_images(), first)
         unseen = set(studies.get_unlabeled_images())
         rest = [r for r in data.pool if r.id in unseen]
         areas = Oracle(data.pool, spec).areas(studies.get_labeled_images())
@@ -247,7 +260,7 @@ def main(arguments: Sequence[str]) -> int:
             "val": len(data.val), "spec": settings_of(spec),
         }  # fmt: skip
         if options.gate:
-            figures, met = run_gate(data, spec, plan, options.seeds, options.device, console)
+            figures, met = run_gate(data, spec, plan, options, console)
             report.write(f"{name}{tables.GATE}", settings, figures, options.out)
             if options.out == report.RESULTS:
                 tables.main()
@@ -270,6 +283,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if met else 1
 
 
+@contextmanager
+def first_folder(options: argparse.Namespace) -> Iterator[Path]:
+    """Where the models of the first labels lie: in the folder asked for, else in one that is gone afterwards."""
+    with ExitStack() as stack:
+        yield options.first or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="first-models-")))
+
+
 def run_cells(
     options: argparse.Namespace, arms: Sequence[str], plan: Plan, data: DataSet, spec: TaskSpec, cells: CellFile
 ) -> None:
@@ -278,9 +298,7 @@ def run_cells(
     seeds = range(part, options.seeds, parts)
     missing = [(arm, seed) for seed in seeds for arm in arms if f"{arm}/{seed}" not in cells.cells]
     steps = len(missing) * (plan.rounds + 1) * spec.training.iterations
-    with ExitStack() as stack:
-        folder = options.first or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="first-models-")))
-        advance = stack.enter_context(progress("Training steps", steps))
+    with first_folder(options) as folder, progress("Training steps", steps) as advance:
         for arm, seed in missing:
             first = folder / f"{seed}.pt"
             entries = run_arm(arm, with_seed(spec, seed), plan, data.pool, data.val, options.device, first, advance)

@@ -102,7 +102,7 @@ def run_arm(
         advance(spec.training.iterations)
     entries, drawn = [], 0
     try:
-        checkpoint, seconds = _first(laboratory, spec, pool, labelled, first_model)
+        checkpoint, seconds = first_checkpoint(laboratory, spec, pool, labelled, first_model)
         for number in range(plan.rounds + 1):
             measured = score_cases(teacher_of(checkpoint, laboratory.device), val, spec, laboratory.device)
             entry = {"labelled": len(labelled), "border": drawn, "train_seconds": round(seconds, 1)}
@@ -157,6 +157,22 @@ def first_studies(pool: Sequence[Record], start: int, seed: int) -> Studies:
     return studies_with(pool, choose_groups(pool, start, seed))
 
 
+def first_checkpoint(
+    laboratory: Laboratory, spec: TaskSpec, pool: Sequence[Record], labelled: Sequence[str], file: Path
+) -> tuple[Checkpoint, float]:
+    """The model of the first labels, from `file` or trained and kept there, and the seconds that took (0 from the file)."""
+    live = laboratory.project.model(spec.data.kind).live
+    if file.exists():
+        shutil.copyfile(file, live)
+        return laboratory.live(spec), 0.0
+    checkpoint, seconds, _ = laboratory.train(spec, studies_showing(pool, labelled))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    shutil.copyfile(live, part)
+    part.replace(file)
+    return checkpoint, seconds
+
+
 def predicted_areas(
     teacher: torch.nn.Module, records: Sequence[Record], spec: TaskSpec, device: torch.device
 ) -> dict[str, float]:
@@ -171,21 +187,6 @@ def predicted_areas(
 def teacher_of(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
     """The network that serves, in evaluation mode."""
     return restore_network(checkpoint).to(device).eval().teacher
-
-
-def _first(
-    laboratory: Laboratory, spec: TaskSpec, pool: Sequence[Record], labelled: Sequence[str], file: Path
-) -> tuple[Checkpoint, float]:
-    live = laboratory.project.model(spec.data.kind).live
-    if file.exists():
-        shutil.copyfile(file, live)
-        return laboratory.live(spec), 0.0
-    checkpoint, seconds, _ = laboratory.train(spec, studies_showing(pool, labelled))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    shutil.copyfile(live, part)
-    part.replace(file)
-    return checkpoint, seconds
 
 
 def _situation(seen: Pool, labelled: Sequence[str], progress: float, oracle: Oracle) -> Situation:
