@@ -1,6 +1,6 @@
 """Does a strategy earn its place? An oracle labels what each strategy asks for; everything else is equal.
 
-    python benchmarks/active_learning.py --data DIR --gate [--seeds 3]
+    python benchmarks/active_learning.py --data DIR --gate [--seeds 3] [--first DIR]
     python benchmarks/active_learning.py --data DIR [--strategies low_contrast,foreground_random,mean_entropy,clasp_pe]
         [--rounds 5] [--seeds 3] [--start 20] [--query 20] [--iterations 150] [--batch 4] [--pool 0] [--part 1/2]
 
