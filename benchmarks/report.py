@@ -18,10 +18,14 @@ PACKAGES = ("torch", "monai", "numpy", "monailabel", "segmentation-models-pytorc
 
 
 def commit() -> str:
-    """Present commit, `-dirty` appended when files differ from it; 'none' where there is no commit."""
+    """Present commit, `-dirty` appended when code differs from it; 'none' where there is no commit.
+
+    What benchmarks write themselves, results and the tables in docs, is no code: the second cell of a file would be dirty.
+    """
     try:
         head = _git("rev-parse", "HEAD")
-        return f"{head}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else head
+        written = (":(exclude)benchmarks/results", ":(exclude)docs")
+        return f"{head}-dirty" if _git("status", "--porcelain", "--untracked-files=no", "--", ".", *written) else head
     except (subprocess.CalledProcessError, FileNotFoundError):
         return "none"
 
