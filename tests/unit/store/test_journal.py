@@ -586,8 +586,16 @@ def test_who_was_overtaken_hands_in_a_second_reading_and_then_may_correct(journa
     assert not journal.is_overtaken("a", "ann"), "she was told: what she submits now is a correction"
 
 
-def test_a_label_that_was_removed_overtakes_nobody(journal):
+def test_a_label_that_nobody_was_asked_for_is_corrected(journal):
+    """One that came under another name, as from a viewer's own export or a PACS: the same person may have drawn it."""
     journal.add_pick(Pick(0, "a", "ann", "polyp", 1, "coverage", NOW))
+    labelled_by(journal, "ohif", NOW + 20)
+    assert not journal.is_overtaken("a", "ann")
+
+
+def test_a_label_that_was_removed_overtakes_nobody(journal):
+    for client in ("ann", "bob"):
+        journal.add_pick(Pick(0, "a", client, "polyp", 1, "coverage", NOW))
     labelled_by(journal, "bob", NOW + 20)
     journal.mark_removed("a", NOW + 30)
     assert not journal.is_overtaken("a", "ann")

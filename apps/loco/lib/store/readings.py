@@ -11,7 +11,8 @@ from lib.store.records import Reading, to_json
 
 _OVERTAKEN = """SELECT 1 FROM submissions s
     WHERE s.id = (SELECT MAX(id) FROM submissions WHERE image = :image) AND s.removed IS NULL AND s.client <> :client
-    AND s.ts > (SELECT MAX(ts) FROM picks WHERE image = :image AND client = :client)
+    AND EXISTS (SELECT 1 FROM picks theirs WHERE theirs.image = :image AND theirs.client = s.client AND theirs.ts <= s.ts
+        AND theirs.id > (SELECT MAX(id) FROM picks WHERE image = :image AND client = :client))
     AND NOT EXISTS (SELECT 1 FROM readings WHERE image = :image AND client = :client AND ts >= s.ts)"""
 
 
@@ -19,10 +20,11 @@ class Readings(Database):
     """The part of the journal about second readings."""
 
     def is_overtaken(self, image: str, client: str | None) -> bool:
-        """Whether another annotator labelled an image after it was served to `client`, who does not know it yet.
+        """Whether an image that was served to `client` was served to another annotator after that, who has labelled it.
 
-        Their hold had run out, and the image went to somebody else. Once they have handed in a reading they were told: what
-        they submit after that is a correction like any other. Of an anonymous annotator nothing is known.
+        The hold had run out, which `client` does not know yet. Once they have handed in a reading they were told: what they
+        submit after that is a correction like any other, and so is a label in place of one that nobody was asked for, as one
+        stored in the PACS. Of an anonymous annotator nothing is known.
         """
         values = {"image": image, "client": client}
         return bool(client and self.read(_OVERTAKEN, values))
