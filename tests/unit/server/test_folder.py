@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -174,6 +175,23 @@ def test_a_datalist_names_images_and_labels(tmp_path):
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(SpecError, match=r"expected list\.json to be a datalist"):
         ListedStudies(tmp_path / "list.json", Journal(tmp_path / "state/loco.sqlite"), tmp_path / "state")
+
+
+def test_no_lock_is_held_when_a_label_is_kept(tmp_path, monkeypatch):
+    """A PACS takes another lock first, and its watcher the two in that order: holding this one would end in a deadlock."""
+    picture(tmp_path / "a.png")
+    store = studies(tmp_path)
+    held = []
+
+    def keep_label(*_):
+        other = threading.Thread(target=lambda: held.append(not store._submitting.acquire(blocking=False)))
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(store, "keep_label", keep_label)
+    mask = png(tmp_path.parent / "mask.png", np.ones((8, 6), np.uint8))
+    store.save_label("a", mask, "final", {"client_id": "ann"})
+    assert held == [False]
 
 
 def test_a_label_of_somebody_who_was_overtaken_is_a_second_reading(tmp_path):

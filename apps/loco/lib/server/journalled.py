@@ -50,11 +50,10 @@ class JournalledLabels(Datastore):
         except CaseError as e:
             raise HTTPException(400, f"The label of {image_id} was not saved. {e}") from e
         try:
-            with self._submitting:
-                if label_tag == FINAL and self._journal.is_overtaken(image_id, _client_of(info)):
-                    self._keep_reading(image_id, kept, found, info)
-                else:
-                    self.keep_label(image_id, kept, label_tag, found, info)
+            if label_tag == FINAL and self._journal.is_overtaken(image_id, _client_of(info)):
+                self._keep_reading(image_id, kept, found, info)
+            else:  # takes its locks itself: those of a PACS have an order
+                self.keep_label(image_id, kept, label_tag, found, info)
         finally:
             if kept != label_filename:
                 Path(kept).unlink(missing_ok=True)
