@@ -30,8 +30,26 @@ def test_what_was_answered_is_there_after_everything_went_wrong(tmp_path):
         assert server.post("/activelearning/random", json={"client_id": "bob"}).json()["id"] == ids[3]
         health = server.get("/loco/health").json()
         assert (health["status"], health["labelled"]) == ("ok", 3)
+        _comes_second(server, ids[3], truth[ids[3]], truth[ids[0]])
         log = server.log.read_text()
         assert "2 label files were missing or not whole and were brought back" in log
         assert '"what": "submitted"' in log
     finally:
         server.stop()
+
+
+def _comes_second(server, image, first, second):
+    """Bob gives the image back, it goes to eve, who labels it; then bob submits all the same."""
+    bob = {"image": image, "client_id": "bob"}
+    server.post("/loco/release", json=bob).raise_for_status()
+    assert server.post("/activelearning/random", json={"client_id": "eve"}).json()["id"] == image
+    assert "note" not in server.submit(image, first, client_id="eve").json()
+    assert "kept as another reading" in server.submit(image, second, client_id="bob").json()["note"]
+    (version,), (reading,) = (
+        server.get(f"/loco/{what}", params={"image": image}).json() for what in ("labels", "readings")
+    )
+    assert (version["client"], reading["client"]) == ("eve", "bob")
+    assert server.get(f"/loco/labels/{version['id']}/file").content == first.read_bytes()
+    assert server.get(f"/loco/readings/{reading['id']}/file").content == second.read_bytes()
+    assert "note" not in server.submit(image, second, client_id="bob").json(), "he was told, and puts his in its place"
+    assert [v["client"] for v in server.get("/loco/labels", params={"image": image}).json()] == ["bob", "eve"]

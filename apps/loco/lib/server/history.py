@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from lib.server.kept import KeptLabels
 from lib.store.journal import Journal
-from lib.store.records import Submission
+from lib.store.records import Reading, Submission
 
 
-class LabelVersion(BaseModel):
-    """One version of the label of a study."""
+class Drawn(BaseModel):
+    """A label that was handed in."""
 
     id: int
-    """Number of the submission."""
+    """Its number."""
     ts: float
     """Unix seconds."""
     client: str
@@ -23,23 +25,18 @@ class LabelVersion(BaseModel):
     """The model that segmented the study for this annotator before, if any."""
     sha256: str
     labels: dict[str, int]
+    kept: bool
+    """Its file can be had from `/loco/labels/ID/file`, that of a reading from `/loco/readings/ID/file`."""
+
+
+class LabelVersion(Drawn):
+    """One version of the label of a study; `id` is the number of the submission."""
+
     removed: float | None
-    kept: bool
-    """Its file can be had from `/loco/labels/ID/file`."""
 
 
-class SecondReading(BaseModel):
-    """A label that came after another annotator's and was kept beside it; fields as of a version."""
-
-    id: int
-    """Number of the reading; readings are counted by themselves."""
-    ts: float
-    client: str
-    model_version: int | None
-    sha256: str
-    labels: dict[str, int]
-    kept: bool
-    """Its file can be had from `/loco/readings/ID/file`."""
+class SecondReading(Drawn):
+    """A label that came after another annotator's and was kept beside it; readings have numbers of their own."""
 
 
 def history_router(journal: Journal) -> APIRouter:
@@ -47,51 +44,35 @@ def history_router(journal: Journal) -> APIRouter:
     router = APIRouter(tags=["LoCo"])
     kept = KeptLabels(journal)
 
+    def facts(drawn: Submission | Reading) -> dict[str, Any]:
+        return {**vars(drawn), "kept": kept.path(drawn) is not None}
+
+    def sent(drawn: Submission | Reading | None, where: str) -> FileResponse:
+        path = kept.path(drawn) if drawn is not None else None
+        if path is None:
+            raise HTTPException(
+                404, f"expected the number of a label that is kept, but there is none of it; see {where}"
+            )
+        return FileResponse(path, filename=path.name, media_type="application/octet-stream")
+
     @router.get("/loco/labels", response_model=list[LabelVersion])
-    def versions(image: str) -> list[LabelVersion]:
+    def versions(image: str) -> list[dict[str, Any]]:
         """All versions of the label of a study, newest first; empty when there is none."""
-        return [_shown(s, kept) for s in journal.history(image)]
+        return [facts(s) for s in journal.history(image)]
 
     @router.get("/loco/labels/{id}/file", response_class=FileResponse)
     def file(id: int) -> FileResponse:
         """The file of one version, also of one that was replaced or removed."""
-        found = journal.submission(id)
-        path = kept.path(found) if found is not None else None
-        if path is None:
-            raise HTTPException(404, "expected the number of a kept version, but there is none of it; see /loco/labels")
-        return FileResponse(path, filename=path.name, media_type="application/octet-stream")
+        return sent(journal.submission(id), "/loco/labels")
 
     @router.get("/loco/readings", response_model=list[SecondReading])
-    def readings(image: str) -> list[SecondReading]:
+    def readings(image: str) -> list[dict[str, Any]]:
         """Second readings of a study, newest first: labels of annotators whom somebody else had overtaken."""
-        return [
-            SecondReading(
-                id=r.id, ts=r.ts, client=r.client, model_version=r.model_version, sha256=r.sha256, labels=r.labels,
-                kept=kept.path(r) is not None,
-            )
-            for r in journal.readings(image)
-        ]  # fmt: skip
+        return [facts(r) for r in journal.readings(image)]
 
     @router.get("/loco/readings/{id}/file", response_class=FileResponse)
     def reading_file(id: int) -> FileResponse:
         """The file of one reading."""
-        found = journal.reading(id)
-        path = kept.path(found) if found is not None else None
-        if path is None:
-            raise HTTPException(404, "expected the number of a kept reading, but there is none; see /loco/readings")
-        return FileResponse(path, filename=path.name, media_type="application/octet-stream")
+        return sent(journal.reading(id), "/loco/readings")
 
     return router
-
-
-def _shown(submission: Submission, kept: KeptLabels) -> LabelVersion:
-    return LabelVersion(
-        id=submission.id,
-        ts=submission.ts,
-        client=submission.client,
-        model_version=submission.model_version,
-        sha256=submission.sha256,
-        labels=submission.labels,
-        removed=submission.removed,
-        kept=kept.path(submission) is not None,
-    )
