@@ -63,9 +63,7 @@ class LowContrastPolicy:
     def choose(self, situation: Situation, rng: np.random.Generator) -> list[Choice]:
         """A class turn, a stratum, a noisy draw by rank, and of the best the one most unlike what was seen."""
         turn = self._class_turn(situation, rng)
-        wants_absent = rng.random() < max(
-            _absent_share(situation, n) for n in ([turn] if turn else self.pool.classes or [""])
-        )
+        wants_absent = rng.random() < _absent_share(situation, [turn] if turn else self.pool.classes)
         beta = SMALLEST_BETA * BETA_GROWTH ** float(np.clip(situation.progress, 0.0, 1.0))
         allowed = spread_over_groups(situation.free, situation.seen, self.pool.groups)
         for stratum in ("absent", "present") if wants_absent else ("present", "absent"):
@@ -201,12 +199,18 @@ def _merged(queues: Sequence[_Queue], count: int) -> _Queue | None:
     return _Queue(by_falling(score, members), score, below, tuple(queue.strata[0] for queue in queues), which)
 
 
-def _absent_share(situation: Situation, name: str) -> float:
-    """Share of turns for images in which a class was not found: the model's miss rate where it is known (6.4)."""
-    if situation.labels >= _SURE_LABELS and situation.labelled.get(name, 0) >= situation.labels:
-        return _MOST_ABSENT
-    rate = situation.miss_rate.get(name)
-    return ABSENT_SHARE if rate is None else float(np.clip(rate, _LEAST_ABSENT, _MOST_ABSENT))
+def _absent_share(situation: Situation, names: Sequence[str]) -> float:
+    """Share of turns for images in which a class was not found (6.4), the largest of several classes.
+
+    It is the model's miss rate where that is known, within bounds.
+    """
+
+    def share(name: str) -> float:
+        if situation.labels >= _SURE_LABELS and situation.labelled.get(name, 0) >= situation.labels:
+            return _MOST_ABSENT
+        return float(np.clip(situation.miss_rate.get(name, ABSENT_SHARE), _LEAST_ABSENT, _MOST_ABSENT))
+
+    return max(map(share, names), default=ABSENT_SHARE)
 
 
 def _reason(stratum: str, terms: Mapping[str, float], below: float) -> tuple[str, str]:

@@ -90,7 +90,12 @@ class MethodSuite:
 
     def pytest_generate_tests(self, metafunc):
         pretrains = METHODS[self.name].pretraining is not Method.pretraining
-        values = {"dims": self.spatial, "step": (0, LATE) if pretrains else (LATE,)}
+        boundary = ("before the boundary", "behind it") if pretrains else ()
+        values = {
+            "dims": self.spatial,
+            "step": (0, LATE) if pretrains else (LATE,),
+            "where": ("late", *boundary),
+        }
         for name, each in values.items():
             own = [m for m in metafunc.definition.iter_markers("parametrize") if name in m.args[0]]
             if name in metafunc.fixturenames and not own:
@@ -210,13 +215,10 @@ class MethodSuite:
         assert runs[0] == runs[1]
         assert (runs[0] != runs[2]) is self.draws
 
-    @pytest.mark.parametrize("where", ["late", "before the boundary", "behind it"])
     def test_going_on_from_a_saved_state_gives_the_same_next_losses(self, where):
         batches = [self.batch(seed=s) for s in range(5)]
         method = self.build()
         boundary = method.pretraining_steps
-        if where != "late" and not boundary:
-            return
         first = {"late": LATE, "before the boundary": boundary - 4, "behind it": boundary - 2}[where]
         optimise(method, batches[:3], first)
         file = io.BytesIO()
