@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from benchmarks.active_learning import goal_of, strategies_of, summarise
+from benchmarks.active_learning import strategies_of
+from benchmarks.arms import goal_of, summarise
 from benchmarks.datasets import DataSetError
 from benchmarks.rounds import Oracle
 from PIL import Image
