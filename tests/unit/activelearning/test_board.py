@@ -1,0 +1,94 @@
+"""What the strategies look at: which model may choose, what is known of misses, what is new."""
+
+import time
+
+import numpy as np
+from unit.activelearning.pools import (
+    Studies,
+    add_scores,
+    add_version,
+    ask,
+    board_of,
+    images_of,
+    scored,
+    strategy_of,
+    submit,
+)
+
+from lib.activelearning.board import enough_labels, is_usable, miss_rates
+from lib.activelearning.next_image import NextImage
+from lib.store.records import Score, Submission, Version
+
+
+def test_coverage_until_the_model_is_good_for_choosing(project):
+    studies = Studies(images_of(40))
+    rng = np.random.default_rng(0)
+    rows = [Score(i, {"image/contrast": 0.5}, rng.normal(size=4).astype(np.float16).tobytes()) for i in studies.images]
+    project.journal.put_scores("frame", 0, rows, time.time())
+    add_scores(project, studies.images)
+    strategy = strategy_of(project)
+    add_version(project)
+    assert ask(strategy, studies, "a")["kind"] == "coverage", "too few labels"
+    for image in studies.images[:10]:
+        submit(project, image)
+    assert ask(strategy, studies, "b")["model_version"] == 1
+    add_version(project, dice=0.3)
+    assert ask(strategy, studies, "c")["model_version"] == 1, "the version before was better"
+
+
+def test_a_new_model_chooses_as_soon_as_it_has_scored_enough(project):
+    studies = scored(project, 40)
+    add_version(project)
+    strategy = strategy_of(project)
+    assert ask(strategy, studies, "a")["model_version"] == 1
+    add_scores(project, studies.images[:10], 2)
+    assert ask(strategy, studies, "b")["model_version"] == 1
+    add_scores(project, studies.images[10:30], 2)
+    assert ask(strategy, studies, "c")["model_version"] == 2
+
+
+def test_a_study_that_comes_later_is_served_too(project):
+    studies, strategy = scored(project, 11), strategy_of(project)
+    assert ask(strategy, studies, "a")["id"] == "p0010_1"
+    studies.images.append("p9999_1")
+    assert ask(strategy, studies, "b")["id"] == "p9999_1"
+
+
+def test_the_thread_keeps_the_view(project):
+    studies, board = scored(project), board_of(project)
+    board.start(studies, warm=["low_contrast"])
+    strategy = NextImage("low_contrast", board, 0.0)
+    served = []
+    for i in range(6):
+        served.append(ask(strategy, studies, f"a{i}")["id"])
+        submit(project, served[-1], f"a{i}")
+    board.stop()
+    assert len(set(served)) == 6, "labels since the view was built are looked up at the click"
+
+
+def test_rules_of_the_switch():
+    assert enough_labels(1000, 8, {"polyp": 3}, 1)
+    assert not enough_labels(1000, 7, {"polyp": 7}, 1)
+    assert not enough_labels(1000, 50, {"polyp": 50, "tool": 2}, 2)
+    assert not enough_labels(1000, 50, {"polyp": 50}, 2)
+    assert enough_labels(6, 2, {"polyp": 2}, 1)
+    cases = {f"c{i}": {"polyp": 0.0 if i < 3 else 0.9, "tool": 0.5} for i in range(10)}
+    version = Version("frame", 1, "x", "0", None, 0.4, 10, {"cases": cases}, True, 0.0)
+    assert not is_usable(version)
+
+
+def test_a_miss_needs_something_to_miss():
+    def version(cases):
+        return Version("frame", 1, "x", "0", None, 0.4, len(cases), {"cases": cases}, True, 0.0)
+
+    def labels(images, *names):
+        return {i: Submission(0, i, i, "x", "0", {n: 1 for n in names}, "ann", None, 0.0, None) for i in images}
+
+    cases = {f"c{i}": {"polyp": 0.0 if i < 3 else 0.9, "tool": 0.5} for i in range(10)}
+    both = labels(cases, "polyp", "tool")
+    assert miss_rates(version(cases), both) == {"polyp": 0.3, "tool": 0.0}
+    # a false alarm counts 0 and a rightly empty case 1: neither says how often a polyp is missed
+    empty = {"e0": {"polyp": 0.0, "tool": 1.0}, "e1": {"polyp": 1.0, "tool": 1.0}}
+    assert miss_rates(version(cases | empty), both | labels(empty)) == {"polyp": 0.3, "tool": 0.0}
+    assert miss_rates(version({"c": {"polyp": 0.0}}), both) == {}, "one case is no rate"
+    assert miss_rates(version(cases), labels(cases, "tool")) == {"tool": 0.0}
