@@ -20,7 +20,7 @@ CORE_GROUPS = [
     {"methods"},
     {
         "checkpoint", "predict", "dropout", "validate", "uncertainty", "lowcontrast", "areas", "coldstart", "pool", "select",
-        "draws", "lowcontrast_policy", "rivals", "coverage", "policies", "plan", "overlay",
+        "quality", "draws", "lowcontrast_policy", "rivals", "coverage", "policies", "plan", "overlay",
     },
     {"bundle"},
 ]  # fmt: skip

@@ -30,7 +30,8 @@ class Studies:
         self.wanted.append(images)
 
 
-def add_scores(project, images, version=1, seed=0):
+def add_scores(project, images, version=1, seed=0, extra=None):
+    """Random scores; `extra`: term to its value by image."""
     rng = np.random.default_rng(seed)
     rows = []
     for image in images:
@@ -38,6 +39,7 @@ def add_scores(project, images, version=1, seed=0):
         terms |= {
             f"image/{t}": rng.random() for t in ("entropy", "margin", "clasp", "clasp polyp", "border", "epistemic")
         }
+        terms |= {name: values[image] for name, values in (extra or {}).items()}
         rows.append(Score(image, terms, rng.normal(size=6).astype(np.float16).tobytes()))
     project.journal.put_scores("frame", version, rows, time.time())
 

@@ -1,9 +1,11 @@
 """What the strategies look at: which model may choose, what is known of misses, what is new."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 from unit.activelearning.pools import (
+    PATIENT,
     Studies,
     add_scores,
     add_version,
@@ -15,7 +17,7 @@ from unit.activelearning.pools import (
     submit,
 )
 
-from lib.activelearning.board import enough_labels, is_usable, miss_rates
+from lib.activelearning.board import Board, enough_labels, is_usable, miss_rates, weak_classes
 from lib.activelearning.next_image import NextImage
 from lib.store.records import Score, Submission, Version
 
@@ -75,6 +77,48 @@ def test_rules_of_the_switch():
     cases = {f"c{i}": {"polyp": 0.0 if i < 3 else 0.9, "tool": 0.5} for i in range(10)}
     version = Version("frame", 1, "x", "0", None, 0.4, 10, {"cases": cases}, True, 0.0)
     assert not is_usable(version)
+    assert is_usable(replace(version, details={"per_class": {"polyp": 0.7, "tool": 0.1}})), (
+        "one class can be chosen for"
+    )
+    assert is_usable(replace(version, cases=2)), "two cases say little"
+
+
+def test_weak_classes_are_those_that_the_model_finds_badly_where_they_are():
+    cases = {f"c{i}": {"polyp": 0.9, "tool": 0.2 if i < 3 else 1.0} for i in range(10)}
+    labels = {i: ["polyp", "tool"] if int(i[1:]) < 3 else ["polyp"] for i in cases}
+    submissions = {
+        i: Submission(0, i, i, "x", "0", dict.fromkeys(names, 1), "ann", None, 0.0, None) for i, names in labels.items()
+    }
+    version = Version("frame", 1, "x", "0", None, 0.8, 10, {"cases": cases}, True, 0.0)
+    assert weak_classes(version, submissions) == {"tool"}, "rightly empty cases are no merit"
+    few = {i: submissions[i] for i in ("c0", "c1", "c5")}
+    assert weak_classes(version, few) == frozenset(), "two cases with the class cannot tell"
+
+
+def test_a_class_that_the_model_does_not_know_is_covered_and_not_ranked(project):
+    studies = Studies(images_of(60))
+    rng = np.random.default_rng(0)
+    names = ("threshold_deficit", "margin", "feature_contrast")
+    rows = [
+        Score(
+            image,
+            {f"{c}/present/{t}": rng.random() for c in ("polyp", "tool") for t in names},
+            rng.normal(size=6).astype(np.float16).tobytes(),
+        )
+        for image in studies.images
+    ]
+    project.journal.put_scores("frame", 1, rows, time.time())
+    for image in studies.images[:10]:
+        project.journal.add_submission(image, image, "x.png", "0", {"polyp": 1, "tool": 1}, "ann", 1, time.time())
+    cases = {image: {"polyp": 0.8, "tool": 0.1} for image in studies.images[:5]}
+    details = {"cases": cases, "per_class": {"polyp": 0.8, "tool": 0.1}}
+    project.journal.add_version("frame", "x.pt", "0", None, 0.45, 5, details, True, time.time())
+    strategy = NextImage("low_contrast", Board("frame", project, PATIENT, 2, 0), 0.0)
+    replies = [ask(strategy, studies, f"ann{i}") for i in range(30)]
+    assert {reply["model_version"] for reply in replies} == {1}, "polyps can be chosen for, whatever the mean"
+    kinds = {reply["kind"] for reply in replies}
+    assert kinds >= {"coverage", "low contrast"}
+    assert not any(reply["stratum"].startswith("tool") for reply in replies)
 
 
 def test_a_miss_needs_something_to_miss():

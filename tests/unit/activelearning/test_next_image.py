@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from unit.activelearning.pools import ask, scored, strategy_of, submit
+from unit.activelearning.pools import add_scores, ask, scored, strategy_of, submit
 
 from lib.core.policies import POLICIES
 from lib.store.journal import Journal
@@ -111,6 +111,24 @@ def test_validation_patients_are_never_served(project):
     while reply := ask(strategy_of(project), studies, f"ann{len(served)}"):
         served.add(reply["id"])
     assert served == {image for image in studies.images[10:] if sides[image.split("_")[0]] == "train"}
+
+
+@pytest.mark.parametrize("name", ["low_contrast", "random_control"])
+def test_what_can_hardly_be_judged_comes_last_unless_it_is_pinned(project, name):
+    studies = scored(project, 36, 10)
+    blurred, pinned = studies.images[20], studies.images[30]
+    sharpness = {image: 0.05 if image in (blurred, pinned) else 1.0 for image in studies.images}
+    add_scores(project, studies.images, extra={"quality/sharpness": sharpness})
+    project.journal.pin(pinned, "boss", time.time())
+    strategy = strategy_of(project, name, 0.2)
+    served = []
+    while reply := ask(strategy, studies):
+        served.append(reply["id"])
+        last = reply
+        submit(project, reply["id"])
+    assert sorted(served) == studies.images[10:], "nothing is lost"
+    assert (served[0], served[-1]) == (pinned, blurred)
+    assert (last["kind"], last["reason"]) == ("set aside", "blurred: nothing else is left")
 
 
 # --- pins and what is foreseen

@@ -53,3 +53,11 @@ def test_of_a_volume_the_middle_slice_counts():
     volume = torch.zeros(1, 32, 32, 5)
     volume[..., 2] = middle
     np.testing.assert_array_equal(appearance(volume).embedding, appearance(middle).embedding)
+
+
+def test_the_gradient_by_hand():
+    steps = torch.arange(64).div(64).expand(1, 64, 64)  # 1/64 per pixel, of which the first three columns are dark
+    assert appearance(steps).gradient == pytest.approx(1 / 64, rel=1e-4)
+    assert appearance(0.25 + steps / 2).gradient == pytest.approx(1 / 128, rel=1e-4)
+    edge = torch.cat([torch.full((1, 64, 32), 0.2), torch.full((1, 64, 32), 0.8)], dim=2)
+    assert appearance(edge).gradient == pytest.approx(0.0, abs=1e-6), "one edge is less than a tenth of the image"

@@ -91,3 +91,18 @@ def test_the_same_seed_gives_the_same_order():
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="expected clusters to be at least 1, but got 0"):
         order(blobs(), clusters=0)
+
+
+def test_faint_means_little_contrast_and_shallow_gradients():
+    rows = {f"i{k}": ([0.0, 0.0], c) for k, c in enumerate([0.1, 0.2, 0.3, 0.4])}
+    pool = pool_of(rows)
+    seen = np.zeros(4, dtype=bool)
+
+    def choose(gradient):
+        terms = {**pool.terms, "image/gradient": np.array(gradient, dtype=np.float32)}
+        policy = ColdPolicy(Pool(pool.images, terms, pool.embeddings, pool.groups), 1)
+        return images(policy.choose(Situation(~seen, seen), np.random.default_rng(0)))[0]
+
+    assert choose([0.1, 0.2, 0.3, 0.4]) == "i0"
+    assert choose([0.9, 0.1, 0.3, 0.4]) == "i1", "of equally typical ones the faintest by both"
+    assert choose([0.9, 0.1, np.nan, 0.4]) == "i0", "gradients that are not known of all cannot be compared"

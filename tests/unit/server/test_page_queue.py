@@ -1,7 +1,9 @@
 """The queue behind the page, over real state: what comes next and why, and what is pinned."""
 
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from unit.desks import client_of, open_desk, skip, submit, with_model
 
@@ -96,6 +98,23 @@ def test_search_and_state(desk, client):
     assert [e.image for e in queue(client, state="pinned").entries] == [images[1]]
     assert queue(client, state="free").count == 10
     assert queue(client).entries[-1].kind == "skipped", "images that were passed by come last"
+
+
+def test_what_can_hardly_be_judged_comes_last_and_says_why(desk, client, monkeypatch):
+    with_model(desk)
+    view = desk.view()
+    place = next(iter(np.flatnonzero(view.free)))
+    image = view.pool.images[place]
+    monkeypatch.setattr(desk.board, "view", lambda studies: replace(view, unfit={int(place): "over-exposed"}))
+    last = queue(client).entries[-1]
+    assert (last.image, last.kind, last.reason) == (
+        image,
+        "set aside",
+        "over-exposed: comes when nothing else is left",
+    )
+    assert image not in [entry.image for entry in queue(client, state="free").entries]
+    desk.journal.pin(image, "ann", time.time())
+    assert queue(client).entries[0].image == image
 
 
 def test_a_queue_that_nothing_changed_is_not_made_again(desk, client, monkeypatch):

@@ -19,6 +19,7 @@ from monailabel.interfaces.datastore import Datastore
 from lib.core.coverage import ColdPolicy
 from lib.core.policies import make_policy
 from lib.core.pool import Pool
+from lib.core.quality import unfit
 from lib.core.select import Policy
 from lib.core.validate import MIN_CASES
 from lib.store.project import Project
@@ -46,7 +47,8 @@ class View:
     """The studies at one moment, as arrays over the N images of `pool`.
 
     `version`: of the model whose scores the pool holds, 0 = none yet. `free`: unlabelled and not of a validation patient.
-    `last_submission`: labels up to this id are known. `counts`: labelled images per class, of `labels` in all.
+    `last_submission`: labels up to this id are known. `counts`: labelled images per class, of `labels` in all. `weak`:
+    classes that the model does not know well enough. `unfit`: places of images that can hardly be judged, with the reason.
     """
 
     pool: Pool
@@ -60,6 +62,8 @@ class View:
     counts: Mapping[str, int]
     labels: int
     miss_rate: Mapping[str, float]
+    weak: frozenset[str]
+    unfit: Mapping[int, str]
     clusters: int
     seed: int
     policies: dict[str, Policy] = field(default_factory=dict, compare=False)
@@ -151,11 +155,11 @@ class Board:
         labelled = np.array([image not in unlabelled for image in images], dtype=bool)
         old = self._view
         if old is not None and scored_state == self._scored_state:
-            pool, ranked, policies = old.pool, old.ranked, old.policies
+            pool, ranked, policies, doubtful = old.pool, old.ranked, old.policies, old.unfit
         else:
             groups = [self.group(datastore, image) for image in images]
             pool = pool_from(images, journal.score_blocks(self.name, number), groups)
-            ranked, policies = ~labelled, {}
+            ranked, policies, doubtful = ~labelled, {}, unfit(pool)
             self._scored_state = scored_state
         held_out = np.array([self.group(datastore, image) in validation for image in images], dtype=bool)
         budget = min(len(images), max(_LEAST_BUDGET, int(_BUDGET_SHARE * len(images))))
@@ -171,6 +175,8 @@ class Board:
             counts=counts,
             labels=len(latest),
             miss_rate=miss_rates(version, latest) if version else {},
+            weak=weak_classes(version, latest) if version else frozenset(),
+            unfit=doubtful,
             clusters=max(_LEAST_LABELS, _LABELS_PER_CLASS * self._classes),
             seed=self.seed,
             policies=policies,
@@ -204,8 +210,10 @@ def enough_labels(studies: int, labelled: int, counts: Mapping[str, int], classe
 
 
 def is_usable(version: Version) -> bool:
-    """A model whose Dice is known from enough cases must find something; one that could not be measured may choose."""
-    return version.dice is None or version.cases < MIN_CASES or version.dice >= _USABLE_DICE
+    """A model whose Dice is known from enough cases must find a class; one that could not be measured may choose."""
+    if version.dice is None or version.cases < MIN_CASES:
+        return True
+    return max([version.dice, *(version.details.get("per_class") or {}).values()]) >= _USABLE_DICE
 
 
 def miss_rates(version: Version, labels: Mapping[str, Submission]) -> dict[str, float]:
@@ -213,16 +221,27 @@ def miss_rates(version: Version, labels: Mapping[str, Submission]) -> dict[str, 
 
     `labels`: by image; a case without the class says nothing of misses, however it was predicted.
     """
+    return {
+        name: sum(value < _MISS_DICE for value in values) / len(values)
+        for name, values in _dice_where_present(version, labels).items()
+        if len(values) >= _MISS_CASES
+    }
+
+
+def weak_classes(version: Version, labels: Mapping[str, Submission]) -> frozenset[str]:
+    """Classes whose mean Dice is below 0.5 over the validation cases that have them, of which there must be at least 3."""
+    known = _dice_where_present(version, labels)
+    return frozenset(n for n, dice in known.items() if len(dice) >= MIN_CASES and np.mean(dice) < _USABLE_DICE)
+
+
+def _dice_where_present(version: Version, labels: Mapping[str, Submission]) -> dict[str, list[float]]:
+    """Dice of the validation cases, by the class that their label has."""
     dice: dict[str, list[float]] = {}
     for image, case in version.details.get("cases", {}).items():
         for name in labels[image].labels if image in labels else ():
             if case.get(name) is not None:
                 dice.setdefault(name, []).append(case[name])
-    return {
-        name: sum(value < _MISS_DICE for value in values) / len(values)
-        for name, values in dice.items()
-        if len(values) >= _MISS_CASES
-    }
+    return dice
 
 
 def pool_from(images: Sequence[str], blocks: Sequence[ScoreBlock], groups: Sequence[str]) -> Pool:

@@ -25,6 +25,8 @@ LEASE_S = 30 * 60
 """Nobody else is offered an image for this long after it was served or last used by the one who holds it."""
 PINNED = "pinned"
 """Kind of a pick that somebody asked for."""
+SET_ASIDE = "set aside"
+"""Kind of a pick of an image that can hardly be judged: only when nothing else is left."""
 _ATTEMPTS = 5
 _AHEAD = 4
 """Studies that are made ready while the annotator works on the one served."""
@@ -94,7 +96,7 @@ class NextImage(Strategy):
         left = int(situation.free.sum()) + len(later)
         choices, seed = self._choose(view, situation, self._board.project.journal.last_pick_id() + 1)
         if not choices:
-            choices = [Choice(view.pool.images[i], "skipped before: nothing else is left", "skipped") for i in later]
+            choices = list(later.values())
         return {choice.image: self._pick(choice, client, view, seed, now) for choice in choices}, left
 
     def _pinned(self, view: View, client: str, now: float) -> dict[str, Pick]:
@@ -108,17 +110,23 @@ class NextImage(Strategy):
             if pin.image in view.places and view.free[view.places[pin.image]]
         }
 
-    def situation(self, view: View, client: str, now: float) -> tuple[Situation, list[int]]:
-        """What is taken and done, as arrays of their own; and the places of free studies that this client skipped."""
+    def situation(self, view: View, client: str, now: float) -> tuple[Situation, dict[int, Choice]]:
+        """What is taken and done, as arrays of their own; and what comes last, by place.
+
+        Last come free studies that can hardly be judged, then those that this client skipped.
+        """
         journal = self._board.project.journal
         free, seen = view.free.copy(), view.labelled.copy()
         skipped = [view.places[i] for i in journal.skipped_for(client) if i in view.places]
         taken = [*(s.image for s in journal.submissions(view.last_submission)), *journal.open_leases(now)]
         places = [view.places[i] for i in taken if i in view.places]
         free[places], seen[places] = False, True
-        later = [i for i in skipped if free[i]]
-        free[skipped], seen[skipped] = False, True
-        return Situation(free, seen, view.progress, view.counts, view.labels, view.miss_rate), later
+        images, last = view.pool.images, "nothing else is left"
+        doubtful = {i: what for i, what in view.unfit.items() if free[i] and i not in skipped}
+        later = {i: Choice(images[i], f"{what}: {last}", SET_ASIDE) for i, what in doubtful.items()}
+        later |= {i: Choice(images[i], f"skipped before: {last}", "skipped") for i in skipped if free[i]}
+        free[list(later)], seen[skipped] = False, True
+        return Situation(free, seen, view.progress, view.counts, view.labels, view.miss_rate, view.weak), later
 
     def _choose(self, view: View, situation: Situation, number: int) -> tuple[list[Choice], int]:
         """What request `number` is offered, and the seed behind it."""

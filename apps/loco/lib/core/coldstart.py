@@ -17,17 +17,19 @@ _DARK = 0.05
 
 @dataclass(frozen=True)
 class Appearance:
-    """`embedding` float32 of unit length for coverage; `contrast` in [0, 1], high = strong contrast."""
+    """`embedding` float32 of unit length for coverage; `contrast` and `gradient` in [0, 1], high = strong contrast."""
 
     embedding: np.ndarray
     contrast: float
+    gradient: float
 
 
 def appearance(image: Tensor) -> Appearance:
     """Describe a working image `C H W [D]` in [0, 1] by a small thumbnail, its intensity and its gradient histogram.
 
-    Contrast is the median over a 16 x 16 grid of local RMS contrast (std / mean) inside the field of view; a flat image
-    gives 0. Of a volume the middle slice is described. Source: active-learning specification 6.7.
+    Contrast is the median over a 16 x 16 grid of local RMS contrast (std / mean) inside the field of view, gradient the 90th
+    percentile of its size there; a flat image gives 0 and 0. Of a volume the middle slice is described. Source:
+    active-learning specification 6.7.
     """
     plane = image if image.ndim == 3 else image[..., image.shape[-1] // 2]
     grey = plane.mean(dim=0, keepdim=True)
@@ -39,7 +41,8 @@ def appearance(image: Tensor) -> Appearance:
         torch.histc(gradient, bins=16, min=0, max=0.5) / max(1, gradient.numel()),
     ]
     vector = torch.cat([F.normalize(p, dim=0) for p in parts])
-    return Appearance(F.normalize(vector, dim=0).numpy().astype(np.float32), _local_contrast(grey))
+    embedding = F.normalize(vector, dim=0).numpy().astype(np.float32)
+    return Appearance(embedding, _local_contrast(grey), _steepness(grey))
 
 
 def _local_contrast(grey: Tensor) -> float:
@@ -51,3 +54,12 @@ def _local_contrast(grey: Tensor) -> float:
     if not bool(inside.any()):
         return 0.0
     return float((variance.sqrt() / mean.clamp(min=1e-6))[inside].median().clamp(0, 1))
+
+
+def _steepness(grey: Tensor) -> float:
+    """90th percentile of the length of the gradient in the field of view, clipped to [0, 1]; `1 H W`."""
+    plane = grey[0].numpy()
+    down, right = np.diff(plane, axis=0)[:, :-1], np.diff(plane, axis=1)[:-1]
+    lit = plane > _DARK
+    length = np.hypot(down, right)[lit[:-1, :-1] & lit[1:, :-1] & lit[:-1, 1:]]
+    return float(np.clip(np.percentile(length, 90), 0, 1)) if length.size else 0.0

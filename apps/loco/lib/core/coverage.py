@@ -21,11 +21,12 @@ _UNKNOWN = -1
 class ColdPolicy:
     """First the most typical image of each group of similar ones in which nothing was seen, large groups first.
 
-    Then the others by `(1 - w) typicality + w (1 - contrast)`, both as ranks, w = seen / (4 clusters) <= 0.5.
+    Then the others by `(1 - w) typicality + w (1 - contrast)`, as ranks, w = seen / (4 clusters) <= 0.5. Contrast is the mean
+    of the ranks of local contrast and of the gradient.
 
     Args:
-        pool: all images, labelled ones too: they tell which groups are covered. Needs the term `image/contrast`, high =
-            strong; the embeddings may have any scale.
+        pool: all images, labelled ones too: they tell which groups are covered. Needs the term `image/contrast`, and takes
+            `image/gradient` too, high = strong; the embeddings may have any scale.
         clusters: number of groups, at least 1; fewer when there are fewer different images. About 4 per class.
         seed: of the grouping.
     """
@@ -36,7 +37,7 @@ class ColdPolicy:
         self.pool, self._clusters = pool, clusters
         column = pool.terms.get("image/contrast", np.full(len(pool), np.nan, dtype=np.float32))
         known = np.flatnonzero(np.isfinite(column))
-        contrast, vectors = column[known].astype(np.float64), pool.embeddings[known]
+        contrast, vectors = _strength(pool, known), pool.embeddings[known]
         distance = _neighbour_distance(vectors)
         self._group = np.full(len(pool), _UNKNOWN)
         self._group[known] = _groups(vectors, clusters, seed)
@@ -101,6 +102,13 @@ class ColdPolicy:
             return "not looked at yet: chosen because nothing else is left"
         typical, faint = percent(self._typical[i]), percent(self._faint[i])
         return f"coverage: more typical than {typical} and fainter than {faint} of all images"
+
+
+def _strength(pool: Pool, known: np.ndarray) -> np.ndarray:
+    """Mean rank of contrast and gradient of the known images (M float in (0, 1)); of contrast alone where one has no gradient."""
+    columns = (pool.terms.get(f"image/{name}") for name in ("contrast", "gradient"))
+    rows = [c[known].astype(np.float64) for c in columns if c is not None and np.isfinite(c[known]).all()]
+    return np.mean([ranks(row) for row in rows], axis=0) if len(known) else np.zeros(0)
 
 
 def _neighbour_distance(vectors: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ _LEAST_ABSENT, _MOST_ABSENT = 0.1, 0.4
 """Bounds of that share; the upper one also where an image without the class is a certain miss."""
 _SURE_LABELS = 10
 """So many labelled images, all with the class, say that every image has it (pictures of polyps, of one organ)."""
+_COMPARED = 10_000
 SHORTLIST = 50
 """How many of the best compete for being different."""
 _SHORTLIST_DIVISOR = 4
@@ -55,20 +56,22 @@ class LowContrastPolicy:
             for stratum in ("present", "absent")
             if len(queue := _ranked_queue(pool, f"{name}/{stratum}", RANKED[stratum], ranked))
         }
-        self._any = {
-            stratum: _merged([queue for (_, s), queue in self._queues.items() if s == stratum], len(pool))
-            for stratum in ("present", "absent")
-        }
+        self._known_any: dict[tuple[str, frozenset[str]], _Queue | None] = {}
 
     def choose(self, situation: Situation, rng: np.random.Generator) -> list[Choice]:
-        """A class turn, a stratum, a noisy draw by rank, and of the best the one most unlike what was seen."""
+        """A class turn, a stratum, a noisy draw by rank, and of the best the one most unlike what was seen.
+
+        The turn of a class that the model does not know well enough goes to what is least like the seen images (6.7).
+        """
         turn = self._class_turn(situation, rng)
         wants_absent = rng.random() < _absent_share(situation, [turn] if turn else self.pool.classes)
         beta = SMALLEST_BETA * BETA_GROWTH ** float(np.clip(situation.progress, 0.0, 1.0))
         allowed = spread_over_groups(situation.free, situation.seen, self.pool.groups)
+        if turn in situation.weak or situation.weak.issuperset(self.pool.classes or [None]):
+            return self._covering(turn, allowed, situation, rng)
         for stratum in ("absent", "present") if wants_absent else ("present", "absent"):
             for name in (turn, None):
-                queue = self._queues.get((name, stratum)) if name else self._any[stratum]
+                queue = self._queues.get((name, stratum)) if name else self._any(stratum, situation.weak)
                 if queue is not None and len(members := queue.within(allowed)):
                     detail = {"turn": name or "any class", "queue": stratum, "beta": round(beta, 3), "of": len(members)}
                     return self._from_queue(queue, members, situation, rng, beta, detail)
@@ -81,7 +84,7 @@ class LowContrastPolicy:
         count = len(self.pool)
         key, which, strata = np.full(count, np.nan), np.full(count, -1), []
         for stratum in ("absent", "present"):  # an image with one class found and another not is ranked as found
-            queue = self._any[stratum]
+            queue = self._any(stratum, situation.weak)
             if queue is not None:
                 key[queue.order] = queue.below[queue.order]
                 which[queue.order] = len(strata) + queue.which[queue.order]
@@ -91,10 +94,31 @@ class LowContrastPolicy:
     def explained(self, index: int, situation: Situation) -> Choice:
         """Terms and reason of one image."""
         for stratum in ("present", "absent"):
-            queue = self._any[stratum]
+            queue = self._any(stratum, situation.weak)
             if queue is not None and queue.holds(index):
                 return self._choice(index, queue, {}, 0)
         return Choice(self.pool.images[index], "not looked at yet: chosen at random", "random")
+
+    def _any(self, stratum: str, weak: frozenset[str]) -> _Queue | None:
+        """One queue over the classes that the model knows; over all of them where it knows none."""
+        key = stratum, weak
+        if key not in self._known_any:
+            queues = {name: queue for (name, s), queue in self._queues.items() if s == stratum}
+            known = [queue for name, queue in queues.items() if name not in weak]
+            self._known_any[key] = _merged(known or list(queues.values()), len(self.pool))
+        return self._known_any[key]
+
+    def _covering(
+        self, name: str | None, allowed: np.ndarray, situation: Situation, rng: np.random.Generator
+    ) -> list[Choice]:
+        """The images least like what was seen, of as many as can be compared within a click."""
+        places = np.flatnonzero(allowed)
+        if len(places) > _COMPARED:
+            places = rng.choice(places, size=_COMPARED, replace=False, shuffle=False)
+        order = places[farthest_first(self.pool.embeddings, places, situation.seen)][:OFFERED]
+        what = name or "any class"
+        reason = f"coverage: the model does not know {what} well enough yet to say where it is hard; least like what was seen"
+        return [Choice(self.pool.images[i], reason, "coverage", detail={"turn": what}) for i in order]
 
     def _class_turn(self, situation: Situation, rng: np.random.Generator) -> str | None:
         """The class whose turn it is, rarely labelled ones more often; None: the highest score of any class."""

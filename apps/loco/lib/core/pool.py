@@ -92,7 +92,7 @@ class Situation:
     `free`: may be served (N bool). `seen`: labelled, held by an annotator or skipped: what a choice should differ from
     (N bool). `progress`: share of the labelling budget that is used, in [0, 1]. `labelled`: labelled images that contain each
     class, of `labels` in all. `miss_rate`: share of the held-out images with a class in which the model does not find it;
-    absent where unknown.
+    absent where unknown. `weak`: classes that the model does not know well enough to say where they are hard.
     """
 
     free: np.ndarray
@@ -101,6 +101,7 @@ class Situation:
     labelled: Mapping[str, int] = field(default_factory=dict)
     labels: int = 0
     miss_rate: Mapping[str, float] = field(default_factory=dict)
+    weak: frozenset[str] = frozenset()
 
 
 def spread_over_groups(free: np.ndarray, seen: np.ndarray, groups: np.ndarray) -> np.ndarray:

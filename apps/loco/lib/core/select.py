@@ -24,8 +24,8 @@ OFFERED = 10
 class Choice:
     """An image, why it was chosen in plain words, and the numbers behind that.
 
-    `kind`: low contrast, possible miss, variety, coverage, uncertainty, random or random control. `detail`: turn, queue, rank
-    and the like, for those who want to replay it.
+    `kind`: low contrast, possible miss, variety, coverage, uncertainty, random, random control, set aside (hard to judge) or
+    skipped. `detail`: turn, queue, rank and the like, for those who want to replay it.
     """
 
     image: str

@@ -21,6 +21,7 @@ from lib.core.dropout import dropout_passes
 from lib.core.images import CaseError
 from lib.core.lowcontrast import field_of_view, score_image
 from lib.core.predict import predict
+from lib.core.quality import quality_terms
 from lib.core.uncertainty import epistemic_entropy
 from lib.store.project import Project
 from lib.store.records import Score
@@ -116,7 +117,7 @@ class LowContrastScoring(ScoringMethod):
         prediction = predict(network.teacher, case, spec.data, device, with_projection=True)
         field = field_of_view(case.image, spec.data.kind == "frame")
         found = score_image(prediction, _thresholds(checkpoint), spec.labels, areas, field)
-        terms = found.terms()
+        terms = found.terms() | quality_terms(case.image, field)
         if self._with_dropout:
             passes = dropout_passes(network.teacher, case, spec.data, device)
             terms["image/epistemic"] = float(epistemic_entropy(passes).mean())

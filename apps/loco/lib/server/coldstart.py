@@ -11,6 +11,8 @@ import numpy as np
 from lib.core.cases import load_case
 from lib.core.coldstart import appearance
 from lib.core.images import CaseError
+from lib.core.lowcontrast import field_of_view
+from lib.core.quality import quality_terms
 from lib.core.spec import TaskSpec
 from lib.server.datastores import Studies
 from lib.store.project import Project
@@ -25,7 +27,7 @@ MAX_STUDIES = 5000
 
 
 class ColdStart:
-    """Fills the scores of version 0: embedding and contrast of each study."""
+    """Fills the scores of version 0: embedding, contrast and quality of each study."""
 
     def __init__(self, name: str, spec: TaskSpec, project: Project, datastore: Studies) -> None:
         self._name, self._spec, self._project, self._datastore = name, spec, project, datastore
@@ -59,7 +61,9 @@ class ColdStart:
                 continue
             seen = appearance(case.image)
             embedding = seen.embedding.astype(np.float16).tobytes()
-            rows.append(Score(image_id, {"image/contrast": seen.contrast}, embedding))
+            terms = {"image/contrast": seen.contrast, "image/gradient": seen.gradient}
+            terms |= quality_terms(case.image, field_of_view(case.image, self._spec.data.kind == "frame"))
+            rows.append(Score(image_id, terms, embedding))
             if len(rows) % _COMMIT_EVERY == 0:
                 journal.put_scores(self._name, 0, rows, time.time())
                 rows = []

@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import HTTPException
 
 from lib.activelearning.board import View
-from lib.activelearning.next_image import PINNED
+from lib.activelearning.next_image import PINNED, SET_ASIDE
 from lib.core.lowcontrast_policy import RANKED
 from lib.core.pool import Situation
 from lib.core.select import Choice, Ranking
@@ -29,9 +29,10 @@ _SHOWN_TERMS = {
     "peak": "hint of a miss",
     "typicality": "typical",
     "contrast": "contrast",
+    "gradient": "steep edges",
 }
 """Terms of an image for people, in the order in which they are shown."""
-_RANKED_NAMES = {name for names in RANKED.values() for name in names} | {"typicality", "contrast"}
+_RANKED_NAMES = {name for names in RANKED.values() for name in names} | {"typicality", "contrast", "gradient"}
 _SHARES_ALREADY = ("typicality",)
 
 
@@ -61,7 +62,7 @@ class _Queue:
     pins: Mapping[str, Pin]
     skips: Mapping[str, int]
     passed: frozenset[str]
-    """Images that are not offered before all others."""
+    """Images that are not offered before all others: passed by, or hardly to be judged."""
     explained: Callable[[int], Choice]
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     """Terms of the images in their own strata, N float by name, made when first sorted by."""
@@ -120,7 +121,8 @@ class Queue:
             for x in journal.leases(now)
         }
         pins = {p.image: Pin(image=p.image, client=p.client, since=p.ts) for p in journal.pins()}
-        passed = frozenset(journal.skipped_for("")) - pins.keys()
+        aside = {view.pool.images[i] for i in view.unfit}
+        passed = (aside | frozenset(journal.skipped_for(""))) - pins.keys()
         ranking, explained = _said(desk, view, situation)
         order = _order(view, waiting, ranking, list(pins), list(forecast), leases.keys(), passed)
         return _Queue(view, situation, ranking, order, forecast, leases, pins, journal.skips(), passed, explained)
@@ -168,6 +170,9 @@ def _with_circumstances(queue: _Queue, image: str, plain: Choice) -> Choice:
     pin = queue.pins.get(image)
     if pin is not None:
         return Choice(image, f"pinned by {pin.client or 'somebody'}: wanted before all others", PINNED)
+    aside = queue.view.unfit.get(queue.view.places[image])
+    if aside and image not in queue.skips:
+        return Choice(image, f"{aside}: comes when nothing else is left", SET_ASIDE)
     if image in queue.passed:
         return Choice(image, "passed by before: comes when nothing else is left", "skipped")
     return queue.forecast.get(image, plain)
