@@ -57,6 +57,8 @@ class LowContrastPolicy:
             if len(queue := _ranked_queue(pool, f"{name}/{stratum}", RANKED[stratum], ranked))
         }
         self._known_any: dict[tuple[str, frozenset[str]], _Queue | None] = {}
+        for stratum in ("present", "absent"):  # sorted now, in the thread that builds, and not at the first click
+            self._any(stratum, frozenset())
 
     def choose(self, situation: Situation, rng: np.random.Generator) -> list[Choice]:
         """A class turn, a stratum, a noisy draw by rank, and of the best the one most unlike what was seen.
