@@ -11,7 +11,8 @@ The ceiling is supervised training with all labels of the pool for the same numb
 
 Each finished cell is kept in benchmarks/results/label_efficiency_<data set>.json and not run again. `--ablate` trains
 variants of LoCo instead and measures them on a tenth of the pool that is then neither labelled nor unlabelled, so that
-`val` is not used up; its file ends in `_ablation`.
+`val` is not used up; its file ends in `_ablation`. With `--methods all` those that cannot work on the data are left out, and it
+says why.
 
 Goal, checked where these cells exist: on kvasir with 40 labels LoCo's mean Dice (teacher) is at least 5 points above
 supervised and not below any other arm. Exits 1 when it is missed.
@@ -58,6 +59,7 @@ from benchmarks.metrics import low_contrast_ids  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from lib.core.cases import Record  # noqa: E402
 from lib.core.methods import METHODS, marked, method_class  # noqa: E402
 from lib.core.spec import SpecError, TaskSpec  # noqa: E402
 from lib.progressbar import progress  # noqa: E402
@@ -217,8 +219,20 @@ def arms_of(options: argparse.Namespace) -> list[str]:
                 f"expected variants among {', '.join(ABLATIONS)}, but got {unknown[0]!r}; choose one of them"
             )
         return arms
-    names = list(METHODS) if options.methods == "all" else options.methods.split(",")
+    names = list(METHODS) if options.methods == ALL else options.methods.split(",")
     return [method_class(name).name for name in names]
+
+
+def without_unfit(arms: Sequence[str], shared: TaskSpec, pool: Sequence[Record]) -> tuple[list[str], list[str]]:
+    """The methods that can work on these images and labels, and for each of the others the sentence that says what it needs."""
+    fitting, refusals = [], []
+    for arm in arms:
+        try:
+            method_class(arm).check(replace(shared, method=replace(shared.method, name=arm)), pool)
+            fitting.append(arm)
+        except SpecError as e:
+            refusals.append(str(e))
+    return fitting, refusals
 
 
 def train_cells(options: argparse.Namespace, data: DataSet, shared: TaskSpec, results: CellFile) -> DataSet:
@@ -229,7 +243,13 @@ def train_cells(options: argparse.Namespace, data: DataSet, shared: TaskSpec, re
     pool = at_working_size(pool, shared.data, shared.network.classes, options.cache / data.name)
     everybody = {r.group for r in pool}
     ceiling = not (options.no_ceiling or options.ablate)
-    cells = cells_of(options.labels.split(","), arms_of(options), options.seeds, ceiling)
+    arms = arms_of(options)
+    if not options.ablate:
+        arms, refusals = without_unfit(arms, shared, pool)
+        if refusals and options.methods != ALL:
+            raise SpecError(refusals[0])
+        print(*(f"Left out: {refusal}" for refusal in refusals), sep="\n", end="\n" * bool(refusals), flush=True)
+    cells = cells_of(options.labels.split(","), arms, options.seeds, ceiling)
     part, parts = options.part
     wanted = list(cells)[part::parts]
     for cell in wanted:

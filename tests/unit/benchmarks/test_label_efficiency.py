@@ -9,13 +9,26 @@ import torch
 from benchmarks.cellfile import CellFile, SettingsError, part_of
 from benchmarks.datasets import Studies, studies_with
 from benchmarks.experiment import changed, mean_of, options_of, record_of, run, settings_of
-from benchmarks.label_efficiency import ABLATIONS, Cell, arguments_of, arms_of, cells_of, goal_of, spec_of, summarise
+from benchmarks.label_efficiency import (
+    ABLATIONS,
+    Cell,
+    arguments_of,
+    arms_of,
+    cells_of,
+    goal_of,
+    main,
+    spec_of,
+    summarise,
+    without_unfit,
+)
 from PIL import Image
+from studies import write_frames
 from unit.helpers import FRAME
 from unit.helpers import spec_of as small_spec
 
 from lib.core.batch import StepDataset
 from lib.core.cases import Record
+from lib.core.methods import METHODS
 from lib.core.spec import SpecError
 from lib.trainers import semi_supervised
 
@@ -78,6 +91,26 @@ def test_unknown_arms_are_refused():
         arms_of(options)
     with pytest.raises(SpecError, match="expected variants among"):
         arms_of(arguments_of(["--data", "x", "--ablate", "--variants", "no luck"]))
+
+
+def test_all_methods_are_those_that_can_work_on_the_data():
+    fitting, refusals = without_unfit(list(METHODS), small_spec(), [])
+    assert sorted(set(METHODS) - set(fitting)) == ["mn", "spcl"]
+    assert [sentence.split(" for ")[0] for sentence in refusals] == [
+        "expected a slice model",
+        "expected a volume model",
+    ]
+    two = replace(small_spec(), labels={"rv": 1, "lv": 2})
+    assert set(METHODS) - set(without_unfit(list(METHODS), two, [])[0]) == {"mn", "spcl", "ersr"}
+
+
+def test_a_method_that_cannot_work_is_refused_before_anything_trains(tmp_path, capsys):
+    for side, count in (("pool", 4), ("val", 1)):
+        write_frames(tmp_path / "set" / side / "images", tmp_path / "set" / side / "labels", count)
+    options = ["--data", str(tmp_path / "set"), "--labels", "2", "--methods", "supervised,spcl", "--out", str(tmp_path)]
+    assert main([*options, "--cache", str(tmp_path / "cache"), "--threads", str(torch.get_num_threads())]) == 2
+    assert "expected a slice model for the method spcl" in capsys.readouterr().err
+    assert not list(tmp_path.glob("label_efficiency*"))
 
 
 def test_finished_cells_are_kept_and_other_settings_refused(tmp_path):
