@@ -73,6 +73,17 @@ def test_the_goal(dice, met):
     assert goal_of("acdc", rows)[0]
 
 
+def test_the_goal_compares_arms_on_the_seeds_that_both_have():
+    dice = {"supervised/0": 0.5, "supervised/1": 0.4, "loco/0": 0.6, "loco/1": 0.48, "cps/0": 0.58, "bcp/2": 0.9}
+    rows = summarise({f"40/{key}": cell(d, low=d) for key, d in dice.items()}, ["b"])
+    assert rows[0]["by_seed"] == {"0": 60.0, "1": 48.0}
+    met, line = goal_of("kvasir", rows)
+    assert met
+    assert "LoCo 54.0 Dice, +9.0 against supervised, +2.0 against the best other arm (cps, same seeds: 0)" in line
+    rows = summarise({f"40/{key}": cell(dice[key]) for key in ("supervised/0", "loco/1")}, ["b"])
+    assert goal_of("kvasir", rows) == (True, "kvasir: LoCo and supervised have no seed in common yet")
+
+
 def test_variants_change_what_they_name_and_nothing_else():
     shared = small_spec()
     shared = replace(shared, training=replace(shared.training, learning_rate=0.03))
