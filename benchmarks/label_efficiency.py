@@ -173,11 +173,12 @@ def goal_of(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
     if "supervised" not in leads:
         return True, f"{name}: LoCo and supervised have no seed in common yet"
     rival = min(leads, key=leads.get)
+    seeds = ", ".join(sorted(dice["loco"].keys() & dice[rival]))
     met = leads["supervised"] >= GOAL_POINTS and leads[rival] >= 0
     return met, (
         f"{name}, {GOAL_LABELS} labels: LoCo {np.mean(list(dice['loco'].values())):.1f} Dice, "
         f"{leads['supervised']:+.1f} against supervised, {leads[rival]:+.1f} against the best other arm "
-        f"({marked(rival)}, same seeds: {', '.join(sorted(dice['loco'].keys() & dice[rival]))}); goal {'met' if met else 'missed'}"
+        f"({marked(rival)}, same seeds: {seeds}); goal {'met' if met else 'missed'}"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -15,7 +16,7 @@ _ALL = "all"
 
 
 def label_efficiency(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
-    """Dice of the teacher with its spread: against the number of labels, or of one number a row per arm; the ceiling dashed.
+    """Dice of the teacher: against the number of labels with its spread, or of one number a row per arm; the ceiling dashed.
 
     Args:
         rows: as `summarise` of benchmarks/label_efficiency.py makes them.
@@ -52,14 +53,17 @@ def _against_labels(axes: Any, rows: Sequence[Mapping[str, Any]], arms: Sequence
 
 
 def _arm_by_arm(axes: Any, rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
-    """Best on top."""
-    ranked = sorted(rows, key=lambda row: row["teacher_dice"][0])
-    for place, row in enumerate(ranked):
-        dice, spread = row["teacher_dice"]
-        axes.errorbar(dice, place, xerr=spread, marker="o", capsize=3, color="C0")
+    """A dot per seed; best on top, by the mean over the seeds that all arms have."""
+    common = set(rows[0]["by_seed"]).intersection(*(row["by_seed"] for row in rows))
+    ranked = sorted(rows, key=lambda row: float(np.mean([row["by_seed"][s] for s in common or row["by_seed"]])))
+    for number, seed in enumerate(sorted({seed for row in rows for seed in row["by_seed"]})):
+        dots = [(row["by_seed"][seed], place) for place, row in enumerate(ranked) if seed in row["by_seed"]]
+        axes.plot(
+            *zip(*dots, strict=True), marker="osD^v"[number % 5], linestyle="", color=f"C{number}", label=f"seed {seed}"
+        )
     axes.set_yticks(range(len(arms)), [row["arm"] for row in ranked])
     axes.set_ylim(-0.6, len(arms) - 0.4)
-    axes.set_xlabel("mean Dice of the teacher, %, and its standard deviation over the seeds")
+    axes.set_xlabel("mean Dice of the teacher, %; ordered by the seeds that all arms have")
     axes.grid(axis="x", alpha=0.3)
 
 
