@@ -119,7 +119,7 @@ def test_scoring_writes_terms_of_every_class_and_the_strategy_reads_them(volumes
     assert result["scored"] == 6
     rows = app._project.journal.scores("slice", 1)
     assert [r.image for r in rows] == sorted(ids)
-    assert {"rv", "myo", "lv", "image"} == {name.split("/")[0] for r in rows for name in r.terms}
+    assert {"rv", "myo", "lv", "image", "quality"} == {name.split("/")[0] for r in rows for name in r.terms}
     assert all(value >= 0 for r in rows for value in r.terms.values())
     assert app.scoring({"method": "low_contrast", "device": "cpu"})["scored"] == 0, "each study once per version"
     reply = app.next_sample({"strategy": "random", "client_id": "a"})
