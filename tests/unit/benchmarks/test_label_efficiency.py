@@ -115,7 +115,8 @@ def test_all_methods_are_those_that_can_work_on_the_data():
     assert set(METHODS) - set(without_unfit(list(METHODS), two, [])[0]) == {"mn", "spcl", "ersr"}
 
 
-def test_a_method_that_cannot_work_is_refused_before_anything_trains(tmp_path, capsys):
+def test_a_method_that_cannot_work_is_refused_before_anything_trains(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.label_efficiency.quiet", lambda: None)  # levels would outlive the test
     for side, count in (("pool", 4), ("val", 1)):
         write_frames(tmp_path / "set" / side / "images", tmp_path / "set" / side / "labels", count)
     options = ["--data", str(tmp_path / "set"), "--labels", "2", "--methods", "supervised,spcl", "--out", str(tmp_path)]
