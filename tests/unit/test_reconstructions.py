@@ -79,7 +79,7 @@ def test_tables_and_console():
     assert "| `crii (reconstruction)` | 3.2 |" in tables.cost({"frame": {"crii": 3.2}})
     figures = {f"{part}_{f}": [50.0, 1.0] for part in ("teacher", "student") for f in ("dice", "hd95")}
     row = {"labels": "40", "arm": "crii", "seeds": 3, **figures, "low_contrast_dice": [1.0, 0.0], "missed": 0.0}
-    row |= {"seconds_per_step": 1.0, "peak_mib": 1}
+    row |= {"seconds_per_step": 1.0, "peak_mib": 1, "by_seed": {"0": 50.0}}
     said = io.StringIO()
     label_efficiency.show(Console(width=160, file=said), [row])
     assert "crii (reconstruction)" in said.getvalue()
