@@ -95,14 +95,14 @@ def efficiency(record: Mapping[str, Any]) -> str:
 
 
 def _in_common(seeds: Sequence[Mapping[str, float]]) -> list[str]:
-    """Seeds that all arms have; those of the first where there is none, so that the table can be made."""
-    shared = set(seeds[0]).intersection(*seeds)
-    return sorted(shared or seeds[0])
+    """Seeds that all arms have."""
+    return sorted(set(seeds[0]).intersection(*seeds))
 
 
 def _mean(by_seed: Mapping[str, float], seeds: Sequence[str]) -> float:
-    known = [by_seed[seed] for seed in seeds if seed in by_seed]
-    return sum(known) / len(known) if known else float("nan")
+    """Mean over the seeds in common; over its own where there are none."""
+    known = [by_seed[seed] for seed in seeds or by_seed]
+    return sum(known) / len(known)
 
 
 def learning(record: Mapping[str, Any]) -> str:

@@ -76,11 +76,13 @@ def test_rules_of_the_switch():
     assert enough_labels(6, 2, {"polyp": 2}, 1)
     cases = {f"c{i}": {"polyp": 0.0 if i < 3 else 0.9, "tool": 0.5} for i in range(10)}
     version = Version("frame", 1, "x", "0", None, 0.4, 10, {"cases": cases}, True, 0.0)
-    assert not is_usable(version)
-    assert is_usable(replace(version, details={"per_class": {"polyp": 0.7, "tool": 0.1}})), (
-        "one class can be chosen for"
-    )
-    assert is_usable(replace(version, cases=2)), "two cases say little"
+    assert not is_usable(version, {})
+    both = {i: Submission(0, i, i, "x", "0", {"polyp": 1, "tool": 1}, "ann", None, 0.0, None) for i in cases}
+    assert is_usable(version, both), "one class can be chosen for"
+    absent = {i: {"polyp": 0.1, "tool": 1.0} for i in cases}
+    polyps = {i: replace(s, labels={"polyp": 1}) for i, s in both.items()}
+    assert not is_usable(replace(version, dice=0.55, details={"cases": absent}), polyps), "what is nowhere is no merit"
+    assert is_usable(replace(version, cases=2), both), "two cases say little"
 
 
 def test_weak_classes_are_those_that_the_model_finds_badly_where_they_are():

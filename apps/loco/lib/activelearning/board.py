@@ -148,7 +148,7 @@ class Board:
         latest = {s.image: s for s in journal.submissions()}
         counts = _count_classes(latest)
         unlabelled = set(datastore.get_unlabeled_images()) - latest.keys()
-        version = self._usable_version(len(images), len(latest), counts)
+        version = self._usable_version(len(images), latest, counts)
         number = version.version if version else 0
         scored_state = (hash(images), number, journal.score_mark())
         validation = {group for group, side in journal.splits().items() if side == "validation"}
@@ -188,14 +188,16 @@ class Board:
             self._groups[image] = group_of(datastore, image, self._pattern)
         return self._groups[image]
 
-    def _usable_version(self, studies: int, labelled: int, counts: Mapping[str, int]) -> Version | None:
+    def _usable_version(
+        self, studies: int, latest: Mapping[str, Submission], counts: Mapping[str, int]
+    ) -> Version | None:
         """The newest version up to the live one that is good enough and has scored enough images; None: stay cold."""
         journal = self.project.journal
         live = journal.live_version(self.name)
-        if live is None or not enough_labels(studies, labelled, counts, self._classes):
+        if live is None or not enough_labels(studies, len(latest), counts, self._classes):
             return None
-        versions = [v for v in journal.versions(self.name) if v.version <= live.version and is_usable(v)]
-        enough = min(_ENOUGH_SCORES, max(1, (studies - labelled) // 2))
+        versions = [v for v in journal.versions(self.name) if v.version <= live.version and is_usable(v, latest)]
+        enough = min(_ENOUGH_SCORES, max(1, (studies - len(latest)) // 2))
         for version in reversed(versions):
             if len(journal.scored_images(self.name, version.version)) >= enough:
                 return version
@@ -209,11 +211,14 @@ def enough_labels(studies: int, labelled: int, counts: Mapping[str, int], classe
     return labelled >= wanted and least >= min(_LABELS_WITH_CLASS, wanted)
 
 
-def is_usable(version: Version) -> bool:
-    """A model whose Dice is known from enough cases must find a class; one that could not be measured may choose."""
+def is_usable(version: Version, labels: Mapping[str, Submission]) -> bool:
+    """A model must find a class with Dice 0.5 where it is; one that could not be measured on enough cases may choose.
+
+    `labels`: by image; where no class is in enough validation cases, the mean over all cases and classes decides.
+    """
     if version.dice is None or version.cases < MIN_CASES:
         return True
-    return max([version.dice, *(version.details.get("per_class") or {}).values()]) >= _USABLE_DICE
+    return max(_known_dice(version, labels).values(), default=version.dice) >= _USABLE_DICE
 
 
 def miss_rates(version: Version, labels: Mapping[str, Submission]) -> dict[str, float]:
@@ -230,8 +235,13 @@ def miss_rates(version: Version, labels: Mapping[str, Submission]) -> dict[str, 
 
 def weak_classes(version: Version, labels: Mapping[str, Submission]) -> frozenset[str]:
     """Classes whose mean Dice is below 0.5 over the validation cases that have them, of which there must be at least 3."""
-    known = _dice_where_present(version, labels)
-    return frozenset(n for n, dice in known.items() if len(dice) >= MIN_CASES and np.mean(dice) < _USABLE_DICE)
+    return frozenset(name for name, dice in _known_dice(version, labels).items() if dice < _USABLE_DICE)
+
+
+def _known_dice(version: Version, labels: Mapping[str, Submission]) -> dict[str, float]:
+    """Mean Dice of each class over the validation cases that have it, where there are enough."""
+    found = _dice_where_present(version, labels)
+    return {name: float(np.mean(dice)) for name, dice in found.items() if len(dice) >= MIN_CASES}
 
 
 def _dice_where_present(version: Version, labels: Mapping[str, Submission]) -> dict[str, list[float]]:

@@ -100,7 +100,9 @@ class LowContrastScoring(ScoringMethod):
         A version that never went live has no scores to choose by, however good it is.
         """
         journal = self._project.journal
-        usable = [v.version for v in journal.versions(self._name) if v.version <= version and is_usable(v)]
+        labels = {s.image: s for s in journal.submissions()}
+        versions = [v for v in journal.versions(self._name) if v.version <= version]
+        usable = [v.version for v in versions if is_usable(v, labels)]
         return max((v for v in usable if v == version or journal.scored_images(self._name, v)), default=version)
 
     def _score(
