@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,5 +81,10 @@ def write(name: str, settings: dict[str, Any], figures: dict[str, Any], folder: 
         "settings": settings,
         "figures": figures,
     }
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(compact(json.dumps(record, indent=1, ensure_ascii=False)) + "\n")
     return path
+
+
+def compact(text: str) -> str:
+    """Indented JSON with each innermost list and object on one line: a line per case."""
+    return re.sub(r"[{\[][^{}\[\]]*[}\]]", lambda innermost: re.sub(r"\n\s*", " ", innermost[0]), text)

@@ -1,5 +1,6 @@
 """What results say of the code that made them."""
 
+import json
 import subprocess
 
 import pytest
@@ -40,3 +41,15 @@ def test_without_a_repository_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert report.commit() == "none"
+
+
+def test_a_result_file_has_a_line_per_case_and_the_same_values():
+    record = {
+        "cases": {"a": {"dice": 0.5, "hd95": 3.0}, "b": {"dice": 1.0}},
+        "text": "{ [x",
+        "none": [],
+        "list": [[1, 2], [3]],
+    }
+    text = report.compact(json.dumps(record, indent=1))
+    assert json.loads(text) == record
+    assert '"a": { "dice": 0.5, "hd95": 3.0 },' in text

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+_COMPARED = 2048
+"""Images among which the farthest is looked for; more would cost time at each click and change little."""
+
 
 def by_falling(score: np.ndarray, members: np.ndarray) -> np.ndarray:
     """Members (M int) by falling score (N float); equals in an order of their own, which favours no name."""
@@ -55,3 +58,10 @@ def farthest_first(embeddings: np.ndarray, candidates: np.ndarray, seen: np.ndar
         return np.arange(len(candidates))
     distance = 1.0 - (own @ others.T).max(axis=1)
     return np.argsort(-np.where(known, np.round(distance, 6), -1.0), kind="stable")
+
+
+def some(places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many of the places (N int) as can be compared with all that was seen within a click, drawn blindly."""
+    if len(places) <= _COMPARED:
+        return places
+    return rng.choice(places, size=_COMPARED, replace=False, shuffle=False)

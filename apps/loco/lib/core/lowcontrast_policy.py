@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.core.draws import by_falling, draw_by_rank, farthest_first, ranks
+from lib.core.draws import by_falling, draw_by_rank, farthest_first, ranks, some
 from lib.core.pool import Pool, Situation, spread_over_groups
 from lib.core.select import OFFERED, Choice, Ranking, percent
 
@@ -27,7 +27,6 @@ _LEAST_ABSENT, _MOST_ABSENT = 0.1, 0.4
 """Bounds of that share; the upper one also where an image without the class is a certain miss."""
 _SURE_LABELS = 10
 """So many labelled images, all with the class, say that every image has it (pictures of polyps, of one organ)."""
-_COMPARED = 10_000
 SHORTLIST = 50
 """How many of the best compete for being different."""
 _SHORTLIST_DIVISOR = 4
@@ -114,9 +113,7 @@ class LowContrastPolicy:
         self, name: str | None, allowed: np.ndarray, situation: Situation, rng: np.random.Generator
     ) -> list[Choice]:
         """The images least like what was seen, of as many as can be compared within a click."""
-        places = np.flatnonzero(allowed)
-        if len(places) > _COMPARED:
-            places = rng.choice(places, size=_COMPARED, replace=False, shuffle=False)
+        places = some(np.flatnonzero(allowed), rng)
         order = places[farthest_first(self.pool.embeddings, places, situation.seen)][:OFFERED]
         what = name or "any class"
         reason = f"coverage: the model does not know {what} well enough yet to say where it is hard; least like what was seen"

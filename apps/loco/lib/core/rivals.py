@@ -10,14 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lib.core.draws import by_falling, farthest_first, gumbel, smallest
+from lib.core.draws import by_falling, farthest_first, gumbel, smallest, some
 from lib.core.lowcontrast_policy import CLASS_SHARE, SHORTLIST
 from lib.core.pool import Pool, Situation, spread_over_groups
 from lib.core.select import OFFERED, Choice
 from lib.core.uncertainty import FIRST_BETA, LAST_BETA, power_key
-
-_CANDIDATES = 2048
-"""Images among which coverage looks for the farthest; more would cost time at each click and change little."""
 
 
 class RandomPolicy:
@@ -131,9 +128,7 @@ class CoveragePolicy:
 
     def choose(self, situation: Situation, rng: np.random.Generator) -> list[Choice]:
         """Free images, the least covered first."""
-        free = np.flatnonzero(situation.free)
-        if len(free) > _CANDIDATES:
-            free = rng.choice(free, size=_CANDIDATES, replace=False, shuffle=False)
+        free = some(np.flatnonzero(situation.free), rng)
         if np.any(self.pool.embeddings[situation.seen]):
             order = free[farthest_first(self.pool.embeddings, free, situation.seen)]
             why = "coverage: of all studies the least like those labelled so far"
