@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmarks import label_efficiency, tables
+from benchmarks import efficiency, tables
 from rich.console import Console
 from unit.desks import client_of, open_desk, publish
 from unit.helpers import Threshold, spec_of
@@ -81,6 +81,6 @@ def test_tables_and_console():
     row = {"labels": "40", "arm": "crii", "seeds": 3, **figures, "low_contrast_dice": [1.0, 0.0], "missed": 0.0}
     row |= {"seconds_per_step": 1.0, "peak_mib": 1, "by_seed": {"0": 50.0}}
     said = io.StringIO()
-    label_efficiency.show(Console(width=160, file=said), [row])
+    efficiency.show(Console(width=160, file=said), [row])
     assert "crii (reconstruction)" in said.getvalue()
-    assert label_efficiency.goal_of("la", [row])[1] == "la: best arm crii (reconstruction) with 40 labels, Dice 50.0"
+    assert efficiency.goal_of("la", [row])[1] == "la: best arm crii (reconstruction) with 40 labels, Dice 50.0"

@@ -128,7 +128,7 @@ def test_what_can_hardly_be_judged_comes_last_unless_it_is_pinned(project, name)
         submit(project, reply["id"])
     assert sorted(served) == studies.images[10:], "nothing is lost"
     assert (served[0], served[-1]) == (pinned, blurred)
-    assert (last["kind"], last["reason"]) == ("set aside", "blurred: nothing else is left")
+    assert (last["kind"], last["reason"]) == ("poor image", "blurred: nothing else is left")
 
 
 # --- pins and what is foreseen

@@ -8,6 +8,7 @@ import pytest
 import torch
 from benchmarks.cellfile import CellFile, SettingsError, part_of
 from benchmarks.datasets import Studies, studies_with
+from benchmarks.efficiency import goal_of, summarise
 from benchmarks.experiment import changed, mean_of, options_of, record_of, run, settings_of
 from benchmarks.label_efficiency import (
     ABLATIONS,
@@ -15,10 +16,8 @@ from benchmarks.label_efficiency import (
     arguments_of,
     arms_of,
     cells_of,
-    goal_of,
     main,
     spec_of,
-    summarise,
     without_unfit,
 )
 from PIL import Image

@@ -2,47 +2,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from unit.core.choosing import absent, batch, first, pool_of, present, rng, situation
 
 from lib.core.draws import draw_by_rank
 from lib.core.lowcontrast_policy import LowContrastPolicy
 from lib.core.policies import POLICIES, make_policy
 from lib.core.pool import Situation, make_pool, spread_over_groups
-from lib.core.select import choose_batch, next_images
-
-
-def rng(seed=0):
-    return np.random.default_rng(seed)
-
-
-def present(deficit, margin=None, contrast=None, name="polyp"):
-    values = (deficit, deficit if margin is None else margin, deficit if contrast is None else contrast)
-    terms = dict(zip(("threshold_deficit", "margin", "feature_contrast"), values, strict=True))
-    return {f"{name}/present/{term}": value for term, value in terms.items()}
-
-
-def absent(peak, contrast=0.5, name="polyp"):
-    return {f"{name}/absent/peak": peak, f"{name}/absent/feature_contrast": contrast}
-
-
-def pool_of(rows, embeddings=None, groups=None):
-    return make_pool(list(rows), list(rows.values()), embeddings, groups)
-
-
-def situation(pool, seen=(), free=None, **options):
-    marked = np.isin(np.array(pool.images), list(seen))
-    return Situation(~marked if free is None else np.isin(np.array(pool.images), list(free)), marked, **options)
-
-
-def batch(policy, count, *, seed=0, seen=(), control_share=0.0, **options):
-    options.setdefault("progress", 1.0)
-    choices = choose_batch(policy, situation(policy.pool, seen, **options), rng(seed), count, control_share)
-    return [choice.image for choice in choices]
-
-
-def first(policy, seed=0, seen=(), control_share=0.0, **options):
-    options.setdefault("progress", 1.0)
-    return next_images(policy, situation(policy.pool, seen, **options), rng(seed), control_share)[0]
-
+from lib.core.select import next_images
 
 # --- the score
 
@@ -342,38 +308,3 @@ def test_an_image_with_one_class_found_and_another_not_is_ranked_as_found():
     ranking = policy.ranking(situation(policy.pool))
     assert [ranking.strata[i].rpartition("/")[2] for i in ranking.which] == ["present", "present", "absent"]
     assert policy.explained(0, situation(policy.pool)).stratum == "polyp/present"
-
-
-# --- classes that the model does not know well enough
-
-
-def test_the_turn_of_a_weak_class_covers_what_was_not_seen():
-    random = rng(1)
-    rows = {str(i): present(random.random()) | present(random.random(), name="tool") for i in range(40)}
-    vectors = random.normal(size=(40, 8)).astype(np.float32)
-    policy = LowContrastPolicy(pool_of(rows, vectors))
-    choices = [first(policy, seed, seen=["0"], weak=frozenset({"tool"})) for seed in range(300)]
-    kinds = Counter(choice.kind for choice in choices)
-    assert 0.2 * 300 < kinds["coverage"] < 0.46 * 300, "about half of the turns that go to one class"
-    covering = [choice for choice in choices if choice.kind == "coverage"]
-    unlike = int(np.argmin(policy.pool.embeddings[1:] @ policy.pool.embeddings[0])) + 1
-    assert {choice.image for choice in covering} == {str(unlike)}
-    assert all("does not know tool" in choice.reason and choice.detail["turn"] == "tool" for choice in covering)
-    scored = [choice for choice in choices if choice.kind != "coverage"]
-    assert {choice.stratum for choice in scored} == {"polyp/present"}, "what a weak class says counts for no turn"
-
-
-def test_a_model_that_knows_no_class_chooses_by_coverage_alone():
-    policy = LowContrastPolicy(pool_of({str(i): present(i / 9) for i in range(9)}, np.eye(9, dtype=np.float32)))
-    found = {first(policy, seed, seen=["0"], weak=frozenset({"polyp"})).kind for seed in range(50)}
-    assert found == {"coverage"}
-    assert "coverage" not in {first(policy, seed, seen=["0"]).kind for seed in range(50)}
-
-
-def test_the_ranking_leaves_weak_classes_out_while_another_is_known():
-    pool = pool_of({"a": present(0.1) | present(0.9, name="tool"), "b": present(0.9) | present(0.1, name="tool")})
-    policy = LowContrastPolicy(pool)
-    key = policy.ranking(situation(pool, weak=frozenset({"tool"}))).key
-    assert key[1] > key[0]
-    assert policy.explained(0, situation(pool, weak=frozenset({"polyp"}))).stratum == "tool/present"
-    assert np.isfinite(policy.ranking(situation(pool, weak=frozenset({"polyp", "tool"}))).key).all()

@@ -109,7 +109,7 @@ def test_what_can_hardly_be_judged_comes_last_and_says_why(desk, client, monkeyp
     last = queue(client).entries[-1]
     assert (last.image, last.kind, last.reason) == (
         image,
-        "set aside",
+        "poor image",
         "over-exposed: comes when nothing else is left",
     )
     assert image not in [entry.image for entry in queue(client, state="free").entries]

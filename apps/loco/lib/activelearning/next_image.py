@@ -25,7 +25,7 @@ LEASE_S = 30 * 60
 """Nobody else is offered an image for this long after it was served or last used by the one who holds it."""
 PINNED = "pinned"
 """Kind of a pick that somebody asked for."""
-SET_ASIDE = "set aside"
+POOR_IMAGE = "poor image"
 """Kind of a pick of an image that can hardly be judged: only when nothing else is left."""
 _ATTEMPTS = 5
 _AHEAD = 4
@@ -123,7 +123,7 @@ class NextImage(Strategy):
         free[places], seen[places] = False, True
         images, last = view.pool.images, "nothing else is left"
         doubtful = {i: what for i, what in view.unfit.items() if free[i] and i not in skipped}
-        later = {i: Choice(images[i], f"{what}: {last}", SET_ASIDE) for i, what in doubtful.items()}
+        later = {i: Choice(images[i], f"{what}: {last}", POOR_IMAGE) for i, what in doubtful.items()}
         later |= {i: Choice(images[i], f"skipped before: {last}", "skipped") for i in skipped if free[i]}
         free[list(later)], seen[skipped] = False, True
         return Situation(free, seen, view.progress, view.counts, view.labels, view.miss_rate, view.weak), later

@@ -24,7 +24,7 @@ OFFERED = 10
 class Choice:
     """An image, why it was chosen in plain words, and the numbers behind that.
 
-    `kind`: low contrast, possible miss, variety, coverage, uncertainty, random, random control, set aside (hard to judge) or
+    `kind`: low contrast, possible miss, variety, coverage, uncertainty, random, random control, poor image or
     skipped. `detail`: turn, queue, rank and the like, for those who want to replay it.
     """
 

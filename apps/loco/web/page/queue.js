@@ -13,7 +13,7 @@ const TYPING_MS = 300;
 const MOST_BARS = 4;
 const NUMBERS = / \([^)]*\)/g; // in a reason: the terms, which the bars show
 const SORTS = { next: 'Order of serving', score: 'Score', image: 'Name', group: 'Patient' };
-const BADGES = { pinned: 'accent', coverage: 'plain', 'random control': 'warn', 'possible miss': 'warn', 'set aside': 'plain', skipped: 'plain' };
+const BADGES = { pinned: 'accent', coverage: 'plain', 'random control': 'warn', 'possible miss': 'warn', 'poor image': 'plain', skipped: 'plain' };
 
 export class Queue {
   constructor(root, page) {

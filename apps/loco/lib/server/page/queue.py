@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import HTTPException
 
 from lib.activelearning.board import View
-from lib.activelearning.next_image import PINNED, SET_ASIDE
+from lib.activelearning.next_image import PINNED, POOR_IMAGE
 from lib.core.lowcontrast_policy import RANKED
 from lib.core.pool import Situation
 from lib.core.select import Choice, Ranking
@@ -172,7 +172,7 @@ def _with_circumstances(queue: _Queue, image: str, plain: Choice) -> Choice:
         return Choice(image, f"pinned by {pin.client or 'somebody'}: wanted before all others", PINNED)
     aside = queue.view.unfit.get(queue.view.places[image])
     if aside and image not in queue.skips:
-        return Choice(image, f"{aside}: comes when nothing else is left", SET_ASIDE)
+        return Choice(image, f"{aside}: comes when nothing else is left", POOR_IMAGE)
     if image in queue.passed:
         return Choice(image, "passed by before: comes when nothing else is left", "skipped")
     return queue.forecast.get(image, plain)

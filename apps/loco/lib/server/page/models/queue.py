@@ -32,7 +32,7 @@ class QueueEntry(Answer):
     forecast: bool
     """The strategy itself would serve it at this place if everything stayed as it is; else it is placed by its score."""
     kind: str
-    """pinned, low contrast, possible miss, variety, coverage, uncertainty, random, random control, set aside or skipped."""
+    """pinned, low contrast, possible miss, variety, coverage, uncertainty, random, random control, poor image or skipped."""
     reason: str
     """Why it comes, in a sentence."""
     stratum: str
