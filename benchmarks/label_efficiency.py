@@ -26,13 +26,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "apps" / "loco"), str(ROOT)]
 
 import torch  # noqa: E402
 from benchmarks import plots, report, tables  # noqa: E402
+from benchmarks.ablations import ABLATIONS  # noqa: E402
 from benchmarks.cellfile import CellFile, SettingsError, part_of  # noqa: E402
 from benchmarks.datasets import (  # noqa: E402
     DataSet,
@@ -64,24 +64,6 @@ from lib.core.spec import SpecError, TaskSpec  # noqa: E402
 from lib.progressbar import progress  # noqa: E402
 
 _DEVELOPMENT_SHARE = 0.1
-
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "loco": {},
-    "no ICE": {"method.contrast.ice": False},
-    "no BCE": {"method.contrast.bce": False},
-    "no contrast": {"method.contrast_weight": 0.0},
-    "BCE most similar": {"method.contrast.bce_keep": "most_similar"},
-    "fixed threshold 0.95": {"method.confidence.adaptive": False},
-    "contrast weight 0.3": {"method.contrast_weight": 0.3},
-    "unsupervised weight 1": {"method.unsup_weight": 1.0},
-    "no CutMix": {"method.cutmix_probability": 0.0},
-    "EMA 0.99": {"training.ema_decay": 0.99},
-    "EMA 0.999": {"training.ema_decay": 0.999},
-    "learning rate 0.01": {"training.learning_rate": 0.01},
-    "learning rate 0.1": {"training.learning_rate": 0.1},
-    "constant rate": {"training.poly_power": 0.0},
-}
-"""Variants of LoCo: values of the specification that differ from its defaults."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +167,8 @@ def train_cells(options: argparse.Namespace, data: DataSet, shared: TaskSpec, re
     for cell in wanted:
         results.check(cell.key, options_of(spec_of(shared, cell, options.ablate)))
     missing = [cell for cell in wanted if cell.key not in results.cells]
-    with progress(f"Steps of {len(missing)} trainings", len(missing) * options.iterations) as advance:
+    steps = sum(spec_of(shared, cell, options.ablate).training.iterations for cell in missing)
+    with progress(f"Steps of {len(missing)} trainings", steps) as advance:
         for cell in missing:
             labelled = everybody if cell.labels == ALL else choose_groups(pool, int(cell.labels), cell.seed)
             spec = spec_of(shared, cell, options.ablate)

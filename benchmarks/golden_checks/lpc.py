@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from benchmarks.golden_checks.common import Arrays, Check, Errors, gradient, tensor, value
 
-from lib.core.local_contrast import anchored_sums, class_means, image_dice, joined
+from lib.core.local_contrast import anchored_sums, class_means, joined
+from lib.core.losses import image_dice
 
 
 def check_contrast(case: Arrays) -> Errors:

@@ -8,24 +8,28 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 from lib.core.spec import MethodSpec, SpecError
 
+_LABELLED = ("labelled_loss",)
 _RAMP = ("ramp_share",)
 _CONSISTENCY = ("consistency_weight", "ramp_share")
 SHARED: Mapping[str, tuple[str, ...]] = {
-    "loco": ("contrast", "confidence", "contrast_weight", "unsup_weight", "cutmix_probability"),
-    "mean_teacher": _CONSISTENCY,
-    "fixmatch": ("cutmix_probability", "threshold"),
-    "ua_mt": _CONSISTENCY,
-    "cps": _CONSISTENCY,
-    "unimatch": ("cutmix_probability", "threshold"),
+    "loco": ("contrast", "confidence", "contrast_weight", "unsup_weight", "cutmix_probability", *_LABELLED),
+    "supervised": _LABELLED,
+    "mean_teacher": (*_CONSISTENCY, *_LABELLED),
+    "fixmatch": ("cutmix_probability", "threshold", *_LABELLED),
+    "ua_mt": (*_CONSISTENCY, *_LABELLED),
+    "cps": (*_CONSISTENCY, *_LABELLED),
+    "unimatch": ("cutmix_probability", "threshold", *_LABELLED),
     "m3hl": ("bcp.ema", "bcp.teacher"),
+    "lpc": _LABELLED,
+    "spcl": _LABELLED,
     "c3s3": _CONSISTENCY,
-    "ersr": _RAMP,
+    "ersr": (*_RAMP, *_LABELLED),
     "medl": _RAMP,
     "transmedseg": ("bcp",),
-    "crii": _RAMP,
-    "ideal": _RAMP,
-    "cad": _CONSISTENCY,
-    "mccs": _RAMP,
+    "crii": (*_RAMP, *_LABELLED),
+    "ideal": (*_RAMP, *_LABELLED),
+    "cad": (*_CONSISTENCY, *_LABELLED),
+    "mccs": (*_RAMP, *_LABELLED),
 }
 """What a method reads of `MethodSpec` besides its own part: a shared number, the part of its base, or one field of that."""
 
@@ -62,6 +66,7 @@ def with_options(spec: MethodSpec, text: str) -> MethodSpec:
 def _places(spec: MethodSpec) -> dict[str, _Place]:
     """Every option of the method by its name; where its own part and its base have one of the same name, its own."""
     found: dict[str, _Place] = {}
+    shared = get_type_hints(MethodSpec)
     for path in (spec.name, *SHARED.get(spec.name, ())):
         part, _, only = path.partition(".")
         value = getattr(spec, part, None)
@@ -69,7 +74,7 @@ def _places(spec: MethodSpec) -> dict[str, _Place]:
             kinds = get_type_hints(type(value))
             new = {key: _Place(part, kind) for key, kind in kinds.items() if only in ("", key) and _simple(kind)}
         else:
-            new = {part: _Place("", type(value))} if value is not None else {}
+            new = {part: _Place("", shared[part])} if value is not None else {}
         found |= {key: place for key, place in new.items() if key not in found}
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -20,7 +21,14 @@ class Crossed:
     labels: tuple[Tensor, Tensor]
 
 
-def crossed(first: Tensor, second: Tensor, batch: Batch, confidence: float, weight: float) -> Crossed:
+def crossed(
+    first: Tensor,
+    second: Tensor,
+    batch: Batch,
+    confidence: float,
+    weight: float,
+    sup: Callable[[Tensor, Tensor], Tensor] = supervised_loss,
+) -> Crossed:
     """`SUP_1 + SUP_2 + w [CE(p_1, y_2) + CE(p_2, y_1)]`, y the labels of which a network is confident.
 
     Args:
@@ -29,16 +37,17 @@ def crossed(first: Tensor, second: Tensor, batch: Batch, confidence: float, weig
         batch: its labels and its ignore map.
         confidence: probability from which a label counts.
         weight: w.
+        sup: loss of labelled images.
     """
     count = len(batch.label_l)
-    sup = [supervised_loss(z[:count], batch.label_l) for z in (first, second)]
+    labelled = [sup(z[:count], batch.label_l) for z in (first, second)]
     labels = tuple(confident_label(z[count:], batch.ignore_u, confidence) for z in (first, second))
     cross = cross_entropy(first[count:], labels[1]) + cross_entropy(second[count:], labels[0])
     logs = {
-        "loss_sup": sup[0],
-        "loss_sup_2": sup[1],
+        "loss_sup": labelled[0],
+        "loss_sup_2": labelled[1],
         "loss_cross": cross,
         "weight": weight,
         "mask_ratio": passed(labels[1], batch.ignore_u),
     }
-    return Crossed(sum(sup) + weight * cross, logs, labels)
+    return Crossed(sum(labelled) + weight * cross, logs, labels)

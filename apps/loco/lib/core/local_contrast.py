@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.core.losses import in_float32, one_hot
+from lib.core.losses import in_float32
 from lib.core.spec import IGNORE
 from lib.core.spec_methods import LPCSpec
 
@@ -108,13 +108,3 @@ def near_object(label: Tensor) -> Tensor:
     near = pool((label == 1).float().unsqueeze(1), 2 * _NEAR + 1, stride=1, padding=_NEAR).squeeze(1) > 0
     empty = ~near.flatten(1).any(1).view(-1, *[1] * (label.ndim - 1))
     return label.masked_fill((label == 0) & ~(near | empty), IGNORE)
-
-
-def image_dice(logits: Tensor, label: Tensor, eps: float = 1e-10) -> Tensor:
-    """`1 - mean 2 sum(p y) / (sum p + sum y + eps)` over images and all classes; images that are ignored whole count 0."""
-    valid = label != IGNORE
-    probs = torch.softmax(logits.float(), dim=1) * valid.unsqueeze(1)
-    target = one_hot(label, logits.shape[1])
-    dims = tuple(range(2, logits.ndim))
-    dice = 2 * (probs * target).sum(dims) / (probs.sum(dims) + target.sum(dims) + eps)
-    return ((1 - dice.mean(1)) * valid.flatten(1).any(1)).mean()

@@ -5,7 +5,7 @@ The pixel loss is masked, never the logits: a zeroed logit would be a uniform pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -55,6 +55,16 @@ def dice_loss(logits: Tensor, label: Tensor, eps: float = 1e-5) -> Tensor:
     return 1 - (overlap / ((probs**2).sum(dims) + (target**2).sum(dims) + eps)).mean()
 
 
+def image_dice(logits: Tensor, label: Tensor, eps: float = 1e-10) -> Tensor:
+    """`1 - mean 2 sum(p y) / (sum p + sum y + eps)` over images and all classes; images that are ignored whole count 0."""
+    valid = label != IGNORE
+    probs = torch.softmax(logits.float(), dim=1) * valid.unsqueeze(1)
+    target = one_hot(label, logits.shape[1])
+    dims = tuple(range(2, logits.ndim))
+    dice = 2 * (probs * target).sum(dims) / (probs.sum(dims) + target.sum(dims) + eps)
+    return ((1 - dice.mean(1)) * valid.flatten(1).any(1)).mean()
+
+
 def foreground_dice(logits: Tensor, label: Tensor, eps: float = 1e-5) -> Tensor:
     """`1 - mean_{c > 0} (2 sum(p g) + eps) / (sum p^2 + sum g^2 + eps)`, sums over the whole batch."""
     valid = (label != IGNORE).unsqueeze(1)
@@ -84,6 +94,20 @@ def foreground_logit(logits: Tensor) -> Tensor:
 def supervised_loss(logits: Tensor, label: Tensor) -> Tensor:
     """`SUP = 0.5 CE + 0.5 DICE`."""
     return 0.5 * cross_entropy(logits, label) + 0.5 * dice_loss(logits, label)
+
+
+def image_dice_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """`0.5 CE + 0.5 Dice` with the Dice of each image, plain sums (`image_dice`)."""
+    return 0.5 * cross_entropy(logits, label) + 0.5 * image_dice(logits, label)
+
+
+LABELLED_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ce": cross_entropy,
+    "ce_dice": supervised_loss,
+    "ce_image_dice": image_dice_loss,
+    "image_dice": image_dice,
+}
+"""What `MethodSpec.labelled_loss` may name."""
 
 
 def confident_cross_entropy(logits: Tensor, label: Tensor, confident: Tensor, ignore: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from lib.core.spec_ranges import SMALLEST, within
 from lib.core.spec_reconstructions import CADSpec, CRIISpec, IDEALSpec, MCCSSpec
 
 Optimizer = Literal["sgd", "adamw"]
+LabelledLoss = Literal["own", "ce", "ce_dice", "ce_image_dice", "image_dice"]
 Kind = Literal["frame", "slice", "volume"]
 KINDS: tuple[Kind, ...] = ("frame", "slice", "volume")
 
@@ -125,6 +126,9 @@ class MethodSpec:
     contrast_weight: float = 0.1
     unsup_weight: float = 0.5
     cutmix_probability: float = 0.5
+    labelled_loss: LabelledLoss = "own"
+    """Loss of labelled images of the methods whose own one is plain cross-entropy (LoCo, FixMatch, SPCL) or `0.5 CE + 0.5 Dice`
+    (the others, and the pre-training of those that have one); methods with a labelled loss of another form keep it."""
     consistency_weight: float = 0.1
     """Final weight of the consistency term of the methods that ramp it up (SSL4MIS)."""
     ramp_share: float = 0.4

@@ -5,7 +5,8 @@ import pytest
 import torch
 from unit.core.methods.base import LATE, SPEC, MethodSuite, batch_of
 
-from lib.core.local_contrast import anchored_sums, image_dice, joined, near_object, pair_sums
+from lib.core.local_contrast import anchored_sums, joined, near_object, pair_sums
+from lib.core.losses import image_dice
 
 
 class TestLPC(MethodSuite):

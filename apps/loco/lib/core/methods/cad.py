@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib.core.batch import Batch, Views
 from lib.core.displace import donor_box, escalated, mean_classes, unsure_box
-from lib.core.losses import dice_loss, masked_mse, supervised_loss
+from lib.core.losses import dice_loss, masked_mse
 from lib.core.methods.base import Method, StepOutput
 from lib.core.pseudo import hard_label
 from lib.core.spec import IGNORE
@@ -54,7 +54,7 @@ class CAD(Method):
             n(torch.cat([x, batch.image_u_weak, batch.image_u_strong, m[0]])).logits.split(parts)
             for n, x, m in zip(networks, views_l, mixed, strict=True)
         ]
-        sup = [supervised_loss(o[0], truth) for o in outputs]
+        sup = [self.labelled_loss(o[0], truth) for o in outputs]
         hard = [hard_label(o[1], batch.ignore_u) for o in outputs]
         loss_cps = dice_loss(outputs[0][1], hard[1]) + dice_loss(outputs[1][1], hard[0])
         loss_mix = sum(dice_loss(o[3], m[1]) for o, m in zip(outputs, mixed, strict=True))

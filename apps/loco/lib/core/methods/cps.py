@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lib.core.batch import Batch
-from lib.core.losses import cross_entropy, supervised_loss
+from lib.core.losses import cross_entropy
 from lib.core.methods.base import Method, StepOutput
 from lib.core.pseudo import hard_label
 from lib.core.spec import IGNORE
@@ -37,7 +37,7 @@ class CPS(Method):
         images = torch.cat([batch.image_l, batch.image_u_weak])
         logits = self.network(images).logits, self.parts["second"](images).logits
         labelled = len(batch.image_l)
-        sup = [supervised_loss(z[:labelled], batch.label_l) for z in logits]
+        sup = [self.labelled_loss(z[:labelled], batch.label_l) for z in logits]
         ignore = torch.cat([torch.where(batch.label_l == IGNORE, batch.label_l, 0), batch.ignore_u])
         first = 0 if self.spec.cps.images == "all" else labelled
         cross = cross_supervision(logits[0][first:], logits[1][first:], ignore[first:])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lib.core.batch import Batch
 from lib.core.features import label_at, projection_channels
-from lib.core.losses import masked_mse, one_hot, supervised_loss
+from lib.core.losses import masked_mse, one_hot
 from lib.core.memory import ClassQueues, ranked_list_loss
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import noisy
@@ -52,8 +52,8 @@ class CRII(Method):
         images = torch.cat([batch.image_l, batch.image_u_weak])
         refined = self.parts["second"](images + self.parts["adapter"](guide))
 
-        loss_sup = supervised_loss(coarse[:labelled], batch.label_l)
-        loss_fine = supervised_loss(refined.logits[:labelled], batch.label_l)
+        loss_sup = self.labelled_loss(coarse[:labelled], batch.label_l)
+        loss_fine = self.labelled_loss(refined.logits[:labelled], batch.label_l)
         target = torch.softmax(refined.logits[labelled:].detach().float(), dim=1)
         unsure = (target.amax(dim=1) < options.confidence) | (batch.ignore_u == IGNORE)
         ignore = batch.ignore_u.masked_fill(unsure, IGNORE)

@@ -40,7 +40,7 @@ class FixMatch(Method):
         logits_l, logits_u = output.logits.split([len(batch.image_l), len(image)])
 
         confident = confidence >= self.spec.threshold
-        loss_sup = cross_entropy(logits_l, batch.label_l)
+        loss_sup = self.labelled_loss(logits_l, batch.label_l, cross_entropy)
         loss_unsup = confident_cross_entropy(logits_u, label, confident, ignore)
         valid = ignore != IGNORE
         logs = {

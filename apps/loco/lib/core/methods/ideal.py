@@ -81,7 +81,8 @@ class IDEAL(Method):
         maps = self.network.student.encode(torch.cat([batch.image_l, batch.image_u_weak]))
         dropped = [*maps[:-1], drop_channels(maps[-1], options.dropout, generator)]
         logits = [self.network.student.decode(maps).logits, self.parts["second"].decode(dropped).logits]
-        both = crossed(*logits, batch, options.confidence, options.weight * self.ramp(step_no))
+        weight = options.weight * self.ramp(step_no)
+        both = crossed(*logits, batch, options.confidence, weight, self.labelled_loss)
         return StepOutput(both.loss, logits[0][: len(batch.image_l)], both.logs)
 
     def after_step(self, step_no: int, decay: float) -> None:

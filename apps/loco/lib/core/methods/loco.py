@@ -61,7 +61,7 @@ class LoCo(Method):
         thresholds = self.filter.update(logits_t, batch.ignore_u).to(label.device)
         confident = mixed.confidence >= thresholds[mixed.label.clamp(max=self.classes - 1).long()]
 
-        loss_sup = cross_entropy(logits_l, batch.label_l)
+        loss_sup = self.labelled_loss(logits_l, batch.label_l, cross_entropy)
         loss_unsup = confident_cross_entropy(logits_s, mixed.label, confident, mixed.ignore)
         weight = self.spec.contrast_weight
         loss_contrast = contrast_loss(

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lib.core.batch import Batch, Views
 from lib.core.features import label_at
-from lib.core.local_contrast import image_dice, joined, pair_sums
+from lib.core.local_contrast import joined, pair_sums
+from lib.core.losses import image_dice
 from lib.core.methods.base import Method, StepOutput
 from lib.core.pseudo import hard_label, largest_components, passed
 

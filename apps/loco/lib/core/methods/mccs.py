@@ -49,7 +49,8 @@ class MCCS(Method):
         maps = self.parts["second"].encode(noisy(changed, options.noise, generator))
         second = self.parts["second"].decode([drop_channels(m, options.dropout, generator) for m in maps])
 
-        both = crossed(first.logits, second.logits, batch, options.confidence, options.weight * self.ramp(step_no))
+        weight = options.weight * self.ramp(step_no)
+        both = crossed(first.logits, second.logits, batch, options.confidence, weight, self.labelled_loss)
         source = self._labels(first.logits, second.logits, batch)
         pixel = self._pixels(first.projection, second.projection, source, first.logits, generator)
         patch = self._patches(first.maps[-1], maps[-1], source)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from lib.core.batch import Batch
-from lib.core.losses import masked_mse, supervised_loss
+from lib.core.losses import masked_mse
 from lib.core.methods.base import Method, StepOutput
 
 
@@ -32,7 +32,7 @@ class MeanTeacher(Method):
         output = self.network(torch.cat([batch.image_l, batch.image_u_weak]))
         logits_l, logits_u = output.logits.split([len(batch.image_l), len(batch.image_u_weak)])
 
-        loss_sup = supervised_loss(logits_l, batch.label_l)
+        loss_sup = self.labelled_loss(logits_l, batch.label_l)
         loss_unsup = masked_mse(torch.softmax(logits_u.float(), dim=1), target, batch.ignore_u)
         weight = self._weight(step_no)
         loss = loss_sup + weight * loss_unsup

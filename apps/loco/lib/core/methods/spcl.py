@@ -85,7 +85,7 @@ class SPCL(Method):
         contrast, weight = self._contrast(
             output.maps[-1][labelled:], batch.origin_u, is_valid(batch.ignore_u), progress
         )
-        loss_sup = cross_entropy(logits_l, batch.label_l)
+        loss_sup = self.labelled_loss(logits_l, batch.label_l, cross_entropy)
         logs = {"loss_sup": loss_sup, "loss_contrast": contrast, "mask_ratio": weight}
         return StepOutput(loss_sup + self.spec.spcl.contrast_weight * contrast, logits_l, logs)
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from lib.core.batch import Batch
-from lib.core.losses import supervised_loss
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import noisy, seeded_dropout
 from lib.core.schedules import sigmoid_rampup
@@ -61,7 +60,7 @@ class UAMT(Method):
         output = self.network(torch.cat([batch.image_l, batch.image_u_weak]))
         logits_l, logits_u = output.logits.split([len(batch.image_l), len(batch.image_u_weak)])
 
-        loss_sup = supervised_loss(logits_l, batch.label_l)
+        loss_sup = self.labelled_loss(logits_l, batch.label_l)
         loss_unsup = certain_mse(torch.softmax(logits_u.float(), dim=1), target, certain, classes)
         weight = self.spec.consistency_weight * self.ramp(step_no)
         logs = {

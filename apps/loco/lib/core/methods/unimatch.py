@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lib.core.batch import Batch, Views
 from lib.core.cutmix import cutmix_masks
-from lib.core.losses import confident_cross_entropy, dice_loss, supervised_loss
+from lib.core.losses import confident_cross_entropy, dice_loss
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import drop_channels
 from lib.core.pseudo import confident_label, hard_label, passed
@@ -56,7 +56,7 @@ class UniMatch(Method):
         strong = zip((batch.image_u_strong, batch.image_u_strong_2), boxes, strict=True)
         logits_s = self.network(torch.cat([mix(x, x.flip(0), box) for x, box in strong])).logits.split(count)
 
-        loss_sup = supervised_loss(logits_l, batch.label_l)
+        loss_sup = self.labelled_loss(logits_l, batch.label_l)
         loss_1, loss_2 = (
             self._loss(z, *(mix(t, t.flip(0), box) for t in (label, sure)))
             for z, box in zip(logits_s, boxes, strict=True)
