@@ -32,9 +32,13 @@ def test_numbers_of_the_base_and_shared_ones():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_takes_the_shared_numbers_that_it_reads_and_no_others(name):
-    own = [c for c in METHODS[name].__mro__ if c.__module__ not in (Method.__module__, "builtins")]
+    method = METHODS[name]
+    own = [c for c in method.__mro__ if c.__module__ not in (Method.__module__, "builtins")]
     source = "".join(inspect.getsource(inspect.getmodule(c)) for c in own)
     read = set(re.findall(r"self\.spec\.(\w+)", source)) | ({"ramp_share"} if "self.ramp(" in source else set())
+    plain = method.unlabelled_step is Method.unlabelled_step  # no stage of its own, or a first one that it inherits
+    plain |= method.pretraining is not Method.pretraining and method.pretraining_step is Method.pretraining_step
+    read |= {"labelled_loss"} if plain or "self.labelled_loss" in source else set()
     assert {path.split(".")[0] for path in SHARED.get(name, ())} == read - {name}
 
 
@@ -72,7 +76,11 @@ def test_a_base_lends_no_number_that_the_method_does_not_read(name):
             "options of the method m3hl to be among pretraining, blocks, .*, ema, teacher, but got 'hole",
         ),
         ("bcp", "ramp_share=1", "options of the method bcp to be among"),
-        ("supervised", "a=1", r"expected no --conf options for the method supervised, but got 'a=1'; leave them out"),
+        (
+            "supervised",
+            "a=1",
+            r"expected --conf options of the method supervised to be among labelled_loss, but got 'a=1'",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_in_a_sentence(method, text, message):

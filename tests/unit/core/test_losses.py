@@ -7,6 +7,8 @@ from lib.core.losses import (
     confident_cross_entropy,
     cross_entropy,
     dice_loss,
+    image_dice,
+    image_dice_loss,
     masked_mse,
     one_hot,
     supervised_loss,
@@ -115,3 +117,24 @@ def test_one_hot():
     encoded = one_hot(labels(0, 2, 255), 3)
     assert tuple(encoded.shape) == (1, 3, 1, 3)
     assert encoded[0, :, 0].T.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+
+
+def test_dice_per_image_by_hand():
+    # image 1, class 1: p = (.8, .4), g = (1, 0); class 0: p = (.2, .6), g = (0, 1); image 2 has no class 1
+    logits = torch.cat([logits_of(0.8, 0.4), logits_of(0.5, 0.5)])
+    label = torch.cat([labels(1, 0), labels(0, 0)])
+    first = (2 * 0.8 / 2.2 + 2 * 0.6 / 1.8) / 2
+    second = (0 + 2 * 1 / 3) / 2
+    assert float(image_dice(logits, label)) == pytest.approx(1 - (first + second) / 2)
+    assert float(image_dice_loss(logits, label)) == pytest.approx(
+        0.5 * float(cross_entropy(logits, label)) + 0.5 * float(image_dice(logits, label))
+    )
+
+
+def test_dice_per_image_weighs_a_small_object_like_a_big_one():
+    small, big = labels(1, *[0] * 19), labels(*[1] * 10, *[0] * 10)
+    confidence = torch.full((20,), 0.5)
+    logits = torch.cat([logits_of(*confidence), logits_of(*confidence)]).requires_grad_()
+    image_dice(logits, torch.cat([small, big])).backward()
+    pull = -logits.grad[:, 1, 0]  # towards the object, of one of its pixels
+    assert float(pull[0, 0]) > 1.5 * float(pull[1, 0])

@@ -1,6 +1,7 @@
 """What every method must hold; a subclass names the method, as in `test_fixmatch.py`."""
 
 import copy
+import inspect
 import io
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from unit.helpers import Tiny
 
 from lib.core.batch import Batch, Origin
-from lib.core.losses import supervised_loss
+from lib.core.losses import LABELLED_LOSSES, supervised_loss
 from lib.core.methods import METHODS, Method, build_method, described
 from lib.core.spec import ConfidenceSpec, MethodSpec
 from lib.core.teacher import StudentTeacher
@@ -137,6 +138,19 @@ class MethodSuite:
         batch.label_l.fill_(255)
         method.step(batch, LATE).loss.backward()
         assert (gradient(method.network.student) > 0) is self.learns_from_unlabelled
+
+    def test_the_loss_of_labelled_images_can_be_named(self, step):
+        batch, found = self.batch(), []
+        for name in LABELLED_LOSSES:
+            method = self.build(spec=replace(self.spec, labelled_loss=name))
+            method.step(batch, step).loss.backward()
+            found.append(gradient(method.network.student))
+        stage = METHODS[self.name].pretraining_step if step == 0 else METHODS[self.name].unlabelled_step
+        named = "labelled_loss" in inspect.getsource(stage) or stage in (
+            Method.pretraining_step,
+            Method.unlabelled_step,
+        )
+        assert len(set(found)) == (len(LABELLED_LOSSES) if named else 1)  # others keep a loss of another form
 
     @pytest.mark.parametrize("step", [0, LATE])
     def test_half_precision(self, dims, step):
