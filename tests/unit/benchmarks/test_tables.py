@@ -62,11 +62,17 @@ def test_arms_with_unequal_seeds_are_compared_on_those_in_common():
     assert "| 61.0 | 0.46" in text
 
 
-@pytest.mark.parametrize("rows", [ROWS, [*ROWS, row("80", "loco", 66.0), row("80", "supervised", 60.0)]])
+TWO_COUNTS = [*ROWS, row("80", "loco", 66.0), row("80", "supervised", 60.0)]
+
+
+@pytest.mark.parametrize(
+    "rows", [ROWS, TWO_COUNTS, [*TWO_COUNTS, *(row("40", f"arm {i}", 50.0 + i, seeds=1) for i in range(6))]]
+)
 def test_plots_of_one_and_of_several_numbers_of_labels(rows: list, tmp_path: Path):
     plots.label_efficiency(rows, "kvasir", tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as image:
         assert image.width > 600
+        assert (image.width > 1200) is (len(rows) > 6)  # many arms of one number have a panel of their own
         assert len(image.convert("RGB").getcolors(1 << 20)) > 20
 
 
