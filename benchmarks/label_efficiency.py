@@ -114,7 +114,7 @@ def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="size and network that the app uses on a GPU")
     parser.add_argument("--no-ceiling", action="store_true", help="leave out the training with all labels")
     parser.add_argument("--ablate", action="store_true", help="variants of LoCo on a development part of the pool")
-    parser.add_argument("--variants", help="with --ablate: some of the variants, separated by commas")
+    parser.add_argument("--variants", help="with --ablate: some of the variants, separated by semicolons")
     parser.add_argument("--part", type=part_of, default=(0, 1), help="1/2: every second cell; another process does 2/2")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "loco-frames")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
@@ -124,7 +124,7 @@ def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
 def arms_of(options: argparse.Namespace) -> list[str]:
     """Methods or variants to train. Raises `SpecError` on an unknown one."""
     if options.ablate:
-        arms = options.variants.split(",") if options.variants else list(ABLATIONS)
+        arms = options.variants.split(";") if options.variants else list(ABLATIONS)
         unknown = [a for a in arms if a not in ABLATIONS]
         if unknown:
             raise SpecError(

@@ -73,7 +73,7 @@ def test_a_base_lends_no_number_that_the_method_does_not_read(name):
         (
             "m3hl",
             "hole=0.5",
-            "options of the method m3hl to be among pretraining, blocks, .*, ema, teacher, but got 'hole",
+            "options of the method m3hl to be among pretraining, blocks, .*, ema, teacher, labelled_loss, but got 'hole",
         ),
         ("bcp", "ramp_share=1", "options of the method bcp to be among"),
         (

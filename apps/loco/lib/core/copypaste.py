@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.core.losses import supervised_loss
+from lib.core.losses import PixelLoss, supervised_loss
 from lib.core.spec import IGNORE
 
 
@@ -54,19 +54,22 @@ def paste(inside: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask if mask.ndim == inside.ndim - 2 else mask.unsqueeze(1), inside, outside)
 
 
-def region_losses(logits: Tensor, inside: Tensor, outside: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """`SUP` inside the mask and `SUP` outside it, each with the means and sums of its region alone.
+def region_losses(
+    logits: Tensor, inside: Tensor, outside: Tensor, mask: Tensor, sup: PixelLoss = supervised_loss
+) -> tuple[Tensor, Tensor]:
+    """A loss inside the mask and outside it, each with the means and sums of its region alone.
 
     Args:
         logits: `B K H W [D]` of the mixture.
         inside: labels `B H W [D]` that hold where `mask` is True, 255 ignored.
         outside: labels that hold elsewhere.
         mask: bool `[B] H W [D]`.
+        sup: the loss.
 
     Returns:
         Two scalars; that of an empty region is 0.
     """
     return (
-        supervised_loss(logits, inside.masked_fill(~mask, IGNORE)),
-        supervised_loss(logits, outside.masked_fill(mask, IGNORE)),
+        sup(logits, inside.masked_fill(~mask, IGNORE)),
+        sup(logits, outside.masked_fill(mask, IGNORE)),
     )

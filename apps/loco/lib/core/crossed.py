@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from lib.core.batch import Batch
-from lib.core.losses import cross_entropy, supervised_loss
+from lib.core.losses import PixelLoss, cross_entropy, supervised_loss
 from lib.core.pseudo import confident_label, passed
 
 
@@ -27,7 +26,7 @@ def crossed(
     batch: Batch,
     confidence: float,
     weight: float,
-    sup: Callable[[Tensor, Tensor], Tensor] = supervised_loss,
+    sup: PixelLoss = supervised_loss,
 ) -> Crossed:
     """`SUP_1 + SUP_2 + w [CE(p_1, y_2) + CE(p_2, y_1)]`, y the labels of which a network is confident.
 

@@ -96,12 +96,20 @@ def supervised_loss(logits: Tensor, label: Tensor) -> Tensor:
     return 0.5 * cross_entropy(logits, label) + 0.5 * dice_loss(logits, label)
 
 
+def foreground_supervised_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """`0.5 CE + 0.5 Dice` of the foreground classes (`foreground_dice`)."""
+    return 0.5 * (cross_entropy(logits, label) + foreground_dice(logits, label))
+
+
 def image_dice_loss(logits: Tensor, label: Tensor) -> Tensor:
     """`0.5 CE + 0.5 Dice` with the Dice of each image, plain sums (`image_dice`)."""
     return 0.5 * cross_entropy(logits, label) + 0.5 * image_dice(logits, label)
 
 
-LABELLED_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+PixelLoss = Callable[[Tensor, Tensor], Tensor]
+"""Of logits `B K H W [D]` and labels `B H W [D]`, 255 ignored: a scalar."""
+
+LABELLED_LOSSES: Mapping[str, PixelLoss] = {
     "ce": cross_entropy,
     "ce_dice": supervised_loss,
     "ce_image_dice": image_dice_loss,

@@ -126,9 +126,10 @@ class MethodSpec:
     contrast_weight: float = 0.1
     unsup_weight: float = 0.5
     cutmix_probability: float = 0.5
-    labelled_loss: LabelledLoss = "own"
-    """Loss of labelled images of the methods whose own one is plain cross-entropy (LoCo, FixMatch, SPCL) or `0.5 CE + 0.5 Dice`
-    (the others, and the pre-training of those that have one); methods with a labelled loss of another form keep it."""
+    labelled_loss: LabelledLoss = "ce_image_dice"
+    """Loss on labels, and on pseudo-labels where the method gives both the same one: `0.5 CE + 0.5 Dice` with the Dice of each
+    image and plain sums (ours, the same for all methods), or `own`, the published one of each: cross-entropy (LoCo, FixMatch,
+    SPCL), or with a Dice of squared sums over the batch. LPC, ERSR and M&N keep theirs, which is of this kind."""
     consistency_weight: float = 0.1
     """Final weight of the consistency term of the methods that ramp it up (SSL4MIS)."""
     ramp_share: float = 0.4
@@ -156,10 +157,10 @@ class MethodSpec:
 
     @staticmethod
     def from_dict(d: Mapping[str, Any]) -> MethodSpec:
-        """Inverse of `asdict`; what an older file does not name has its default. Raises `TypeError` on unknown keys."""
+        """Inverse of `asdict`; what an older file does not name has its default then. Raises `TypeError` on unknown keys."""
         parts = {f.name: f.default_factory for f in fields(MethodSpec) if is_dataclass(f.default_factory)}
         values = {k: parts[k](**_tuples(v)) if k in parts else v for k, v in d.items()}
-        spec = MethodSpec(**values)
+        spec = MethodSpec(**{"labelled_loss": "own", **values})  # files from before it was an option have no such key
         labels = tuple(x if isinstance(x, MetaLabel) else MetaLabel(**_tuples(x)) for x in spec.spcl.meta_labels)
         return replace(spec, spcl=replace(spec.spcl, meta_labels=labels))
 

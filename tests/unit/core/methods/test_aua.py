@@ -13,6 +13,7 @@ from lib.core.stochastic import antithetic, energy_distance, negative_log_likeli
 
 class TestAUA(MethodSuite):
     name = "aua"
+    own_form = (0,)
     terms = ("loss_unsup", "loss_contrast")
     spec = replace(SPEC, aua=replace(SPEC.aua, second_stage="continue"))
     draws = False

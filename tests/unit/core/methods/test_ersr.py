@@ -48,6 +48,7 @@ def trained_state():
 
 class TestERSR(MethodSuite):
     name = "ersr"
+    own_form = (LATE,)
     terms = ("loss_seg", "loss_aug", "loss_mir")
     spatial = (2,)
     classes = 2

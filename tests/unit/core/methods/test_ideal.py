@@ -12,6 +12,7 @@ from lib.core.spec import IDEALSpec
 
 class TestIDEAL(MethodSuite):
     name = "ideal"
+    own_form = (0,)
     terms = ("loss_sup_2", "loss_cross")
     spec = replace(SPEC, ideal=IDEALSpec(confidence=0.2, locations=8, queue=6, dimension=4))
 

@@ -11,6 +11,7 @@ from lib.core.losses import image_dice
 
 class TestLPC(MethodSuite):
     name = "lpc"
+    own_form = (LATE,)
     terms = ("loss_contrast",)
 
     def build(self, dims=2, **kwargs):

@@ -3,13 +3,14 @@ from math import log
 
 import pytest
 import torch
-from unit.core.methods.base import SPEC, MethodSuite, batch_of, gradient
+from unit.core.methods.base import LATE, SPEC, MethodSuite, batch_of, gradient
 
 from lib.core.methods.mn import slices_of, soft_loss, unlabelled_count, volume_of
 
 
 class TestMN(MethodSuite):
     name = "mn"
+    own_form = (0, LATE)
     spatial = (3,)
     draws = False
     """Only whether a fraction of a volume is rounded up, see below."""

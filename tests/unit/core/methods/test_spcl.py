@@ -12,6 +12,7 @@ from lib.core.spec_methods import MetaLabel, SPCLSpec
 
 class TestSPCL(MethodSuite):
     name = "spcl"
+    own_form = (0,)
     terms = ("loss_contrast",)
     spatial = (2,)
     draws = False

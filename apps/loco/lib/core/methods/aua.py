@@ -20,7 +20,7 @@ import torch
 from lib.core.batch import Batch
 from lib.core.class_contrast import boundary_contrast, prototype_contrast
 from lib.core.features import channels_of, is_valid, label_at
-from lib.core.losses import cross_entropy, foreground_dice
+from lib.core.losses import foreground_dice, foreground_supervised_loss
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import noisy
 from lib.core.pseudo import hard_label, passed
@@ -101,7 +101,7 @@ class AUA(Method):
 
         output = self.network(torch.cat([batch.image_l, batch.image_u_weak]))
         terms = [
-            0.5 * (cross_entropy(logits, y) + foreground_dice(logits, y))
+            self.labelled_loss(logits, y, foreground_supervised_loss)
             for logits, y in ((output.logits[:count_l], batch.label_l), (output.logits[count_l:], label_u))
         ]
         mean, variance = statistics.mean.clone(), statistics.variance.clone()

@@ -17,7 +17,7 @@ Features of several depths and perturbed passes come from the network itself: `N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from lib.core.batch import Batch, Views
 from lib.core.cases import Record
-from lib.core.losses import LABELLED_LOSSES, supervised_loss
+from lib.core.losses import LABELLED_LOSSES, PixelLoss, supervised_loss
 from lib.core.networks import ENCODER_RATE
 from lib.core.schedules import sigmoid_rampup
 from lib.core.spec import KINDS, Kind, MethodSpec, SpecError, TaskSpec
@@ -144,9 +144,7 @@ class Method:
         loss = self.labelled_loss(logits, batch.label_l)
         return StepOutput(loss, logits, {"loss_sup": loss, "mask_ratio": 0.0})
 
-    def labelled_loss(
-        self, logits: Tensor, label: Tensor, own: Callable[[Tensor, Tensor], Tensor] = supervised_loss
-    ) -> Tensor:
+    def labelled_loss(self, logits: Tensor, label: Tensor, own: PixelLoss = supervised_loss) -> Tensor:
         """Loss of logits `B K H W [D]` on labels `B H W [D]`: the one that `spec.labelled_loss` names, or the method's `own`."""
         return LABELLED_LOSSES.get(self.spec.labelled_loss, own)(logits, label)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lib.core.batch import Batch
 from lib.core.copypaste import cycled, halves, hole_mask, paste, region_losses
+from lib.core.losses import PixelLoss
 from lib.core.methods.base import Method, StepOutput
 from lib.core.networks import NetworkOutput
 from lib.core.pseudo import hard_label, largest_components, passed
@@ -35,11 +36,11 @@ class Mixtures:
     labels: tuple[Tensor, Tensor, Tensor, Tensor]
     unlabelled: tuple[Tensor, Tensor]
 
-    def losses(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """`SUP` of the labelled and of the unlabelled regions, summed over both mixtures, for logits `2n K H W [D]`."""
+    def losses(self, logits: Tensor, sup: PixelLoss) -> tuple[Tensor, Tensor]:
+        """`sup` of the labelled and of the unlabelled regions, summed over both mixtures, for logits `2n K H W [D]`."""
         out, into = logits.chunk(2)
-        out_u, out_l = region_losses(out, self.labels[0], self.labels[1], self.mask)
-        in_l, in_u = region_losses(into, self.labels[2], self.labels[3], self.mask)
+        out_u, out_l = region_losses(out, self.labels[0], self.labels[1], self.mask, sup)
+        in_l, in_u = region_losses(into, self.labels[2], self.labels[3], self.mask, sup)
         return out_l + in_l, out_u + in_u
 
 
@@ -60,7 +61,7 @@ class BCP(Method):
         a, b = halves(len(batch.image_l))
         mask = self._mask(batch, step_no, len(a))
         logits = self.network(paste(batch.image_l[a], batch.image_l[b], mask)).logits
-        loss = sum(region_losses(logits, batch.label_l[a], batch.label_l[b], mask))
+        loss = sum(region_losses(logits, batch.label_l[a], batch.label_l[b], mask, self.labelled_loss))
         return StepOutput(loss, None, {"loss_sup": loss, "mask_ratio": 0.0})
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
@@ -71,7 +72,7 @@ class BCP(Method):
         """The step with cleaned labels `B H W [D]` uint8 of the unlabelled images, 255 where padded."""
         mixed = self._mix(batch, label_u, step_no)
         logits = self.network(mixed.image).logits
-        loss_sup, loss_unsup = mixed.losses(logits)
+        loss_sup, loss_unsup = mixed.losses(logits, self.labelled_loss)
         logs = {
             "loss_sup": loss_sup,
             "loss_unsup": loss_unsup,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lib.core.batch import Batch
 from lib.core.features import label_at
-from lib.core.losses import cross_entropy, foreground_dice, masked_mse
+from lib.core.losses import cross_entropy, foreground_dice, foreground_supervised_loss, masked_mse
 from lib.core.memory import outcome_contrast
 from lib.core.methods.base import Method, StepOutput
 from lib.core.perturb import noisy
@@ -75,7 +75,9 @@ class C3S3(Method):
         )
         valid = torch.cat([batch.label_l, batch.ignore_u]) != IGNORE
         loss_cos = sum(cosine_distance(*pair, valid, options.cosine) for pair in logits)
-        loss_sup = 0.5 * (sum(ce) + sum(dice))
+        loss_sup = sum(
+            self.labelled_loss(z[:labelled], batch.label_l, foreground_supervised_loss) for pair in logits for z in pair
+        )
         loss_iuc = self._contrast(outputs, valid, generator)
         weight = self.spec.consistency_weight * self.ramp(step_no)
         logs = {

@@ -56,7 +56,7 @@ class M3HL(BCP):
         label_u = self._cleaned(taught, batch)
         mixed = self._mix(batch, label_u, step_no)
         output = self.network(mixed.image)
-        loss_sup, loss_unsup = mixed.losses(output.logits)
+        loss_sup, loss_unsup = mixed.losses(output.logits, self.labelled_loss)
 
         out_u, out_l, in_l, in_u = (is_valid(label) for label in mixed.labels)
         valid = (torch.where(mixed.mask, out_u, out_l), torch.where(mixed.mask, in_l, in_u))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lib.core.batch import Batch
 from lib.core.evidence import curriculum, dirichlet, fisher_loss, fuse, opinion, reliability
-from lib.core.losses import cross_entropy, dice_loss, one_hot
+from lib.core.losses import one_hot
 from lib.core.methods.base import Method, StepOutput
 from lib.core.spec import IGNORE
 
@@ -75,9 +75,7 @@ class MEDL(Method):
             log_probs = probs[:labelled].log()
             pixel = pixel_losses(log_probs, batch.label_l, valid_l)
             fisher = fisher_loss(alpha[labelled:], one_hot(pseudo, self.classes), options.fisher_penalty)
-            terms["loss_sup"] = terms["loss_sup"] + 0.5 * (
-                cross_entropy(log_probs, batch.label_l) + dice_loss(log_probs, batch.label_l)
-            )
+            terms["loss_sup"] = terms["loss_sup"] + self.labelled_loss(log_probs, batch.label_l)
             terms["loss_unsup"] = terms["loss_unsup"] + weighted_losses(probs[labelled:], pseudo, trust)
             terms["loss_order"] = terms["loss_order"] + (order_l * pixel).sum() / valid_l.sum().clamp(min=1)
             terms["loss_fisher"] = terms["loss_fisher"] + (order_u * fisher).sum() / valid_u.sum().clamp(min=1)
