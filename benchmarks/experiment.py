@@ -11,6 +11,7 @@ import logging
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -198,6 +199,7 @@ def quiet() -> None:
     logging.getLogger().setLevel(logging.WARNING)
     for name in ("lib", "monailabel", "ignite"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*always_return_as_numpy")  # MONAI's Hausdorff distance, of itself
 
 
 def _rounded(scores: Mapping[str, CaseScore]) -> dict[str, dict[str, float]]:

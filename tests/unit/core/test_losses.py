@@ -127,7 +127,7 @@ def test_dice_per_image_by_hand():
     second = (0 + 2 * 1 / 3) / 2
     assert float(image_dice(logits, label)) == pytest.approx(1 - (first + second) / 2)
     assert float(image_dice_loss(logits, label)) == pytest.approx(
-        0.5 * float(cross_entropy(logits, label)) + 0.5 * float(image_dice(logits, label))
+        0.2 * float(cross_entropy(logits, label)) + 0.8 * float(image_dice(logits, label))
     )
 
 

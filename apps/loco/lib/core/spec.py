@@ -127,7 +127,7 @@ class MethodSpec:
     unsup_weight: float = 0.5
     cutmix_probability: float = 0.5
     labelled_loss: LabelledLoss = "ce_image_dice"
-    """Loss on labels, and on pseudo-labels where the method gives both the same one: `0.5 CE + 0.5 Dice` with the Dice of each
+    """Loss on labels, and on pseudo-labels where the method gives both the same one: `0.2 CE + 0.8 Dice` with the Dice of each
     image and plain sums (ours, the same for all methods), or `own`, the published one of each: cross-entropy (LoCo, FixMatch,
     SPCL), or with a Dice of squared sums over the batch. LPC, ERSR and M&N keep theirs, which is of this kind."""
     consistency_weight: float = 0.1
