@@ -201,7 +201,7 @@ def main(arguments: Sequence[str]) -> int:
     results.write({"rows": rows, "line": line, "goal_met": met})
     shown = [{**row, "arm": marked(row["arm"])} for row in rows]
     plots.label_efficiency(shown, data.name, results.path.with_suffix(".png"))
-    if options.out == report.RESULTS and not options.ablate:
+    if options.out == report.RESULTS:
         tables.main()
     show(Console(width=130), rows)
     print(line)

@@ -25,7 +25,7 @@ DOCS = ROOT / "docs" / "methods.md"
 
 STRATEGIES = ROOT / "docs" / "active-learning.md"
 
-EFFICIENCY, LEARNING, GATE = "label_efficiency", "active_learning", "_gate"
+EFFICIENCY, ABLATION, LEARNING, GATE = "label_efficiency", "_ablation", "active_learning", "_gate"
 
 
 def with_section(text: str, name: str, rows: str) -> str:
@@ -92,6 +92,21 @@ def efficiency(record: Mapping[str, Any]) -> str:
         f"{settings['device']} ({machine['processor']}), commit `{record['commit'][:10]}`. {figures['line']}."
     )
     return "\n".join([made, "", *rows, "", f"![{name}](../benchmarks/results/{EFFICIENCY}_{name}.png)"])
+
+
+def ablation(record: Mapping[str, Any]) -> str:
+    """Markdown of variants, best first: they are measured on the development part, a tenth of the pool."""
+    settings, figures, machine = record["settings"], record["figures"], record["machine"]
+    ranked = sorted(figures["rows"], key=lambda row: -row["teacher_dice"][0])
+    rows = ["| variant | labels | seeds | Dice, teacher | HD95 | missed |", "|---" * 6 + "|"]
+    for row in ranked:
+        dice, distance = (_spread(row[name], row["seeds"]) for name in ("teacher_dice", "teacher_hd95"))
+        rows.append(f"| {row['arm']} | {row['labels']} | {row['seeds']} | {dice} | {distance} | {row['missed']:.1f} |")
+    made = (
+        f"{settings['data']}, {settings['iterations']} steps of {settings['batch']} labelled and as many unlabelled images, "
+        f"{settings['device']} ({machine['processor']}), commit `{record['commit'][:10]}`."
+    )
+    return "\n".join([made, "", *rows])
 
 
 def _in_common(seeds: Sequence[Mapping[str, float]]) -> list[str]:
@@ -165,7 +180,7 @@ def main() -> int:
             fill(path.stem, cost(record["figures"]))
         elif "rows" in record["figures"]:
             if path.stem.startswith(EFFICIENCY):
-                fill(path.stem, efficiency(record))
+                fill(path.stem, (ablation if path.stem.endswith(ABLATION) else efficiency)(record))
             elif path.stem.startswith(LEARNING):
                 fill(path.stem, (look if path.stem.endswith(GATE) else learning)(record), STRATEGIES)
     return 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import plots
-from benchmarks.tables import cost, efficiency, learning, look, with_section
+from benchmarks.tables import ablation, cost, efficiency, learning, look, with_section
 from PIL import Image
 
 BEGIN, END = "<!-- method_cost: begin -->", "<!-- method_cost: end -->"
@@ -60,6 +60,12 @@ def test_arms_with_unequal_seeds_are_compared_on_those_in_common():
     text = efficiency({**RECORD, "figures": {"rows": rows, "line": "x"}})
     assert "| **64.0** | 0.46" in text
     assert "| 61.0 | 0.46" in text
+
+
+def test_variants_as_a_table_the_best_first():
+    text = ablation({**RECORD, "figures": {"rows": [row("40", "loco", 60.0, seeds=1), row("40", "no ICE", 61.0)]}})
+    assert text.startswith("kvasir, 300 steps of 4 labelled")
+    assert "|\n| no ICE | 40 | 3 | 61.0 ± 1.2 | 20.0 ± 2.0 | 1.0 |\n| loco | 40 | 1 | 60.0 | 20.0 | 1.0 |" in text
 
 
 TWO_COUNTS = [*ROWS, row("80", "loco", 66.0), row("80", "supervised", 60.0)]

@@ -139,13 +139,16 @@ class Method:
         return self.unlabelled_step(batch, step_no)
 
     def supervised_step(self, batch: Batch) -> StepOutput:
-        """`SUP` on the labelled images alone."""
+        """The loss on labels of the labelled images alone."""
         logits = self.network(batch.image_l).logits
         loss = self.labelled_loss(logits, batch.label_l)
         return StepOutput(loss, logits, {"loss_sup": loss, "mask_ratio": 0.0})
 
     def labelled_loss(self, logits: Tensor, label: Tensor, own: PixelLoss = supervised_loss) -> Tensor:
-        """Loss of logits `B K H W [D]` on labels `B H W [D]`: the one that `spec.labelled_loss` names, or the method's `own`."""
+        """`SUP` of the methods' formulas, for logits `B K H W [D]` and labels `B H W [D]`.
+
+        It is the loss that `spec.labelled_loss` names, or the published one of the method, `own`.
+        """
         return LABELLED_LOSSES.get(self.spec.labelled_loss, own)(logits, label)
 
     def pretraining_step(self, batch: Batch, step_no: int) -> StepOutput:

@@ -1,4 +1,4 @@
-"""Supervised baseline: labelled images only, `0.5 CE + 0.5 DICE` (methods specification 8.1)."""
+"""Supervised baseline: labelled images only (methods specification 8.1), with the loss on labels that all methods share."""
 
 from __future__ import annotations
 
