@@ -2,10 +2,10 @@
 
     L = (Lx + 0.5 Lu + w Lc) / (1.5 + w),   w = 0.1
 
-Lx on labels: published as cross-entropy, by default the loss that all methods share (`MethodSpec.labelled_loss`). Lu cross-entropy
-of the strong view against the teacher's labels of the weak view where the confidence reaches the class threshold of CDF, with
-labelled content pasted in by CutMix. Lc the prototype-anchored contrast of hard pixels (ICE, BCE) of the labelled and the weak
-unlabelled images.
+Lx on labels, published as cross-entropy, by default the loss that all methods share (`MethodSpec.labelled_loss`). Lu cross-
+entropy of the strong view against the teacher's labels of the weak view where the confidence reaches the class threshold of
+CDF, with labelled content pasted in by CutMix. Lc the prototype-anchored contrast of hard pixels (ICE, BCE) of the labelled
+and the weak unlabelled images.
 """
 
 from __future__ import annotations
