@@ -149,7 +149,7 @@ class Method:
 
         It is the loss that `spec.labelled_loss` names, or the published one of the method, `own`.
         """
-        return LABELLED_LOSSES.get(self.spec.labelled_loss, own)(logits, label)
+        return {**LABELLED_LOSSES, "own": own}[self.spec.labelled_loss](logits, label)
 
     def pretraining_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Loss of a batch with both parts during pre-training. Here: the labelled part alone."""
