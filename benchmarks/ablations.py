@@ -25,6 +25,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "half the learning rate": {"training.learning_rate": 5e-4},
     "constant rate": {"training.poly_power": 0.0},
     "published loss on labels: CE": {"method.labelled_loss": "own"},
+    "batch statistics apart": {"method.batch_statistics": "apart"},
     "CE + Dice over the batch": {"method.labelled_loss": "ce_dice"},
     "Dice of each image alone": {"method.labelled_loss": "image_dice"},
     "supervised": of_method("supervised"),

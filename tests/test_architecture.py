@@ -14,7 +14,7 @@ CORE_GROUPS = [
     {
         "images", "grid", "cases", "transforms", "cache", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
-        "depthwise", "features", "local_contrast", "selfpaced", "stochastic", "class_contrast",
+        "depthwise", "features", "local_contrast", "parts", "selfpaced", "stochastic", "class_contrast",
         "displace", "ellipse", "evidence", "memory", "regions", "ranking", "crossed", "statistics", "symmetry",
     },
     {"methods"},

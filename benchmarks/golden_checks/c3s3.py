@@ -77,7 +77,14 @@ def _step(case: Arrays, contrast_weight: float, cosine: str) -> tuple[StepOutput
         points=everything.numel(),
         cosine=cosine,
     )
-    spec = MethodSpec("c3s3", labelled_loss="own", consistency_weight=float(case["w"]), ramp_share=0.0, c3s3=options)
+    spec = MethodSpec(
+        "c3s3",
+        labelled_loss="own",
+        batch_statistics="joint",
+        consistency_weight=float(case["w"]),
+        ramp_share=0.0,
+        c3s3=options,
+    )
     output = C3S3(first, spec, everything.shape[1], 1, second=second).unlabelled_step(batch, 0)
     output.loss.backward()
     return output, {k: v.grad for k, v in found.items()}

@@ -39,6 +39,7 @@ def test_a_method_takes_the_shared_numbers_that_it_reads_and_no_others(name):
     plain = method.unlabelled_step is Method.unlabelled_step  # no stage of its own, or a first one that it inherits
     plain |= method.pretraining is not Method.pretraining and method.pretraining_step is Method.pretraining_step
     read |= {"labelled_loss"} if plain or "self.labelled_loss" in source else set()
+    read |= {"batch_statistics"} if "self.in_parts" in source else set()
     assert {path.split(".")[0] for path in SHARED.get(name, ())} == read - {name}
 
 

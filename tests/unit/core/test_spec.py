@@ -33,3 +33,11 @@ def test_a_missing_or_unknown_key_is_refused():
         TaskSpec.from_dict({**whole, "data": {**whole["data"], "colour": 1}})
     with pytest.raises(SpecError, match=expected):
         TaskSpec.from_dict({**whole, "data": "frame"})
+
+
+def test_a_file_from_before_an_option_says_what_was_done_then():
+    whole = spec_of().to_dict()
+    for key in ("labelled_loss", "batch_statistics"):
+        del whole["method"][key]
+    method = TaskSpec.from_dict(whole).method
+    assert (method.labelled_loss, method.batch_statistics) == ("own", "joint")

@@ -9,29 +9,31 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 from lib.core.spec import MethodSpec, SpecError
 
 _LABELLED = ("labelled_loss",)
+_BOTH = (*_LABELLED, "batch_statistics")
+"""Of a method that sees labelled and unlabelled images in one pass."""
 _RAMP = ("ramp_share",)
 _CONSISTENCY = ("consistency_weight", "ramp_share")
 SHARED: Mapping[str, tuple[str, ...]] = {
-    "loco": ("contrast", "confidence", "contrast_weight", "unsup_weight", "cutmix_probability", *_LABELLED),
+    "loco": ("contrast", "confidence", "contrast_weight", "unsup_weight", "cutmix_probability", *_BOTH),
     "supervised": _LABELLED,
-    "mean_teacher": (*_CONSISTENCY, *_LABELLED),
-    "fixmatch": ("cutmix_probability", "threshold", *_LABELLED),
-    "ua_mt": (*_CONSISTENCY, *_LABELLED),
-    "cps": (*_CONSISTENCY, *_LABELLED),
-    "unimatch": ("cutmix_probability", "threshold", *_LABELLED),
+    "mean_teacher": (*_CONSISTENCY, *_BOTH),
+    "fixmatch": ("cutmix_probability", "threshold", *_BOTH),
+    "ua_mt": (*_CONSISTENCY, *_BOTH),
+    "cps": (*_CONSISTENCY, *_BOTH),
+    "unimatch": ("cutmix_probability", "threshold", *_BOTH),
     "bcp": _LABELLED,
     "m3hl": ("bcp.ema", "bcp.teacher", *_LABELLED),
-    "lpc": _LABELLED,
-    "spcl": _LABELLED,
-    "aua": _LABELLED,
-    "c3s3": (*_CONSISTENCY, *_LABELLED),
-    "ersr": (*_RAMP, *_LABELLED),
-    "medl": (*_RAMP, *_LABELLED),
+    "lpc": _BOTH,
+    "spcl": _BOTH,
+    "aua": _BOTH,
+    "c3s3": (*_CONSISTENCY, *_BOTH),
+    "ersr": (*_RAMP, *_BOTH),
+    "medl": (*_RAMP, *_BOTH),
     "transmedseg": ("bcp", *_LABELLED),
-    "crii": (*_RAMP, *_LABELLED),
-    "ideal": (*_RAMP, *_LABELLED),
-    "cad": (*_CONSISTENCY, *_LABELLED),
-    "mccs": (*_RAMP, *_LABELLED),
+    "crii": (*_RAMP, *_BOTH),
+    "ideal": (*_RAMP, *_BOTH),
+    "cad": (*_CONSISTENCY, *_BOTH),
+    "mccs": (*_RAMP, *_BOTH),
 }
 """What a method reads of `MethodSpec` besides its own part: a shared number, the part of its base, or one field of that."""
 

@@ -130,6 +130,8 @@ class MethodSpec:
     """Loss on labels, and on pseudo-labels where the method gives both the same one: `0.2 CE + 0.8 Dice` with the Dice of each
     image and plain sums (ours, the same for all methods), or `own`, the published one of each: cross-entropy (LoCo, FixMatch,
     SPCL), or with a Dice of squared sums over the batch. LPC, ERSR and M&N keep theirs, which is of this kind."""
+    batch_statistics: Literal["joint", "apart"] = "joint"
+    """Of normalisation in training: labelled and unlabelled images in one pass, as published, or in a pass each."""
     consistency_weight: float = 0.1
     """Final weight of the consistency term of the methods that ramp it up (SSL4MIS)."""
     ramp_share: float = 0.4
@@ -160,7 +162,11 @@ class MethodSpec:
         """Inverse of `asdict`; what an older file does not name has its default then. Raises `TypeError` on unknown keys."""
         parts = {f.name: f.default_factory for f in fields(MethodSpec) if is_dataclass(f.default_factory)}
         values = {k: parts[k](**_tuples(v)) if k in parts else v for k, v in d.items()}
-        spec = MethodSpec(**{"labelled_loss": "own", **values})  # files from before it was an option have no such key
+        before = {
+            "labelled_loss": "own",
+            "batch_statistics": "joint",
+        }  # files from before these were options have no such keys
+        spec = MethodSpec(**{**before, **values})
         labels = tuple(x if isinstance(x, MetaLabel) else MetaLabel(**_tuples(x)) for x in spec.spcl.meta_labels)
         return replace(spec, spcl=replace(spec.spcl, meta_labels=labels))
 

@@ -18,7 +18,9 @@ CLASSES = 3
 TOTAL = 40
 LATE = 30
 """A step at which every ramp has ended."""
-SPEC = MethodSpec(labelled_loss="own", confidence=ConfidenceSpec(momentum=0.9, init=0.2), threshold=0.2)
+SPEC = MethodSpec(
+    labelled_loss="own", batch_statistics="joint", confidence=ConfidenceSpec(momentum=0.9, init=0.2), threshold=0.2
+)
 """Thresholds so low that an untrained network passes them."""
 
 
@@ -81,6 +83,8 @@ class MethodSuite:
     terms: tuple[str, ...] = ()
     """Loss terms that `logs` holds besides `loss_sup`."""
     learns_from_unlabelled = True
+    one_pass = True
+    """Whether labelled and unlabelled images go through the network together."""
     own_form = ()
     """Steps, 0 or LATE, whose loss on labelled images is no form of cross-entropy and Dice."""
     draws = True
@@ -147,6 +151,18 @@ class MethodSuite:
             method.step(batch, step).loss.backward()
             found.append(gradient(method.network.student))
         assert len(set(found)) == (1 if step in self.own_form else len(LABELLED_LOSSES))
+
+    @pytest.mark.parametrize("how", ["joint", "apart"])
+    def test_labelled_images_are_normalised_by_themselves_if_so_chosen(self, how):
+        found = []
+        for seed in (0, 1):
+            method, batch = self.build(spec=replace(self.spec, batch_statistics=how)), self.batch()
+            other = self.batch(seed=seed)
+            for name in ("image_u_weak", "image_u_strong", "image_u_strong_2"):
+                setattr(batch, name, getattr(other, name))
+            found.append(method.step(batch, LATE).logits_l)
+        if found[0] is not None and self.learns_from_unlabelled and self.one_pass:
+            assert torch.equal(*found) is (how == "apart")
 
     @pytest.mark.parametrize("step", [0, LATE])
     def test_half_precision(self, dims, step):

@@ -57,7 +57,7 @@ class AUA(Method):
         """Stage 1: likelihood, distance of the distributions, contrast at boundaries."""
         options, image_u = self.spec.aua, batch.image_u_weak
         generator = self.generator(step_no, image_u.device)
-        output = self.network(torch.cat([batch.image_l, image_u]))
+        output = self.in_parts(self.network, torch.cat([batch.image_l, image_u]), len(batch.image_l))
         logits_l = output.logits[: len(batch.image_l)]
         samples_l, samples_u = sampled(output, self.parts["head"], options.samples, generator).split(
             [len(batch.image_l), len(image_u)], dim=1
@@ -99,7 +99,7 @@ class AUA(Method):
         statistics = self.parts["statistics"]
         statistics.update(as_vectors(stage_1.feature[:count_l]), small[:count_l].flatten())
 
-        output = self.network(torch.cat([batch.image_l, batch.image_u_weak]))
+        output = self.in_parts(self.network, torch.cat([batch.image_l, batch.image_u_weak]), count_l)
         terms = [
             self.labelled_loss(logits, y, foreground_supervised_loss)
             for logits, y in ((output.logits[:count_l], batch.label_l), (output.logits[count_l:], label_u))

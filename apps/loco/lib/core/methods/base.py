@@ -17,7 +17,7 @@ Features of several depths and perturbed passes come from the network itself: `N
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from lib.core.batch import Batch, Views
 from lib.core.cases import Record
 from lib.core.losses import LABELLED_LOSSES, PixelLoss, supervised_loss
 from lib.core.networks import ENCODER_RATE
+from lib.core.parts import apart
 from lib.core.schedules import sigmoid_rampup
 from lib.core.spec import KINDS, Kind, MethodSpec, SpecError, TaskSpec
 from lib.core.spec_ranges import out_of_range
@@ -150,6 +151,13 @@ class Method:
         It is the loss that `spec.labelled_loss` names, or the published one of the method, `own`.
         """
         return {**LABELLED_LOSSES, "own": own}[self.spec.labelled_loss](logits, label)
+
+    def in_parts(self, call: Callable[[Any], Any], whole: Any, labelled: int) -> Any:
+        """`call(whole)`, a network or its `encode` or `decode`, where the first `labelled` rows are of labelled images.
+
+        With `spec.batch_statistics` apart these and the others have batch statistics of their own (`parts.apart`).
+        """
+        return call(whole) if self.spec.batch_statistics == "joint" else apart(call, whole, labelled)
 
     def pretraining_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Loss of a batch with both parts during pre-training. Here: the labelled part alone."""

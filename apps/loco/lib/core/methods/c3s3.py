@@ -60,7 +60,8 @@ class C3S3(Method):
         images = torch.cat([batch.image_l, batch.image_u_weak])
         generator = self.generator(step_no, images.device)
         views = [noisy(images, options.view_noise, generator) if options.view_noise else images for _ in range(2)]
-        outputs = [[network(view) for view in views] for network in (self.network, self.parts["second"])]
+        networks = (self.network, self.parts["second"])
+        outputs = [[self.in_parts(network, view, labelled) for view in views] for network in networks]
         logits = [[o.logits for o in pair] for pair in outputs]
 
         ce = [sum(cross_entropy(z[:labelled], batch.label_l) for z in pair) for pair in logits]

@@ -51,7 +51,9 @@ class CAD(Method):
         networks = (self.network, self.parts["second"])
         parts = [labelled, count, count, count]
         outputs = [
-            n(torch.cat([x, batch.image_u_weak, batch.image_u_strong, m[0]])).logits.split(parts)
+            self.in_parts(n, torch.cat([x, batch.image_u_weak, batch.image_u_strong, m[0]]), labelled).logits.split(
+                parts
+            )
             for n, x, m in zip(networks, views_l, mixed, strict=True)
         ]
         sup = [self.labelled_loss(o[0], truth) for o in outputs]

@@ -35,8 +35,8 @@ class CPS(Method):
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """One step of both networks on the same images; `mask_ratio` is 1: every pixel takes part."""
         images = torch.cat([batch.image_l, batch.image_u_weak])
-        logits = self.network(images).logits, self.parts["second"](images).logits
         labelled = len(batch.image_l)
+        logits = [self.in_parts(network, images, labelled).logits for network in (self.network, self.parts["second"])]
         sup = [self.labelled_loss(z[:labelled], batch.label_l) for z in logits]
         ignore = torch.cat([torch.where(batch.label_l == IGNORE, batch.label_l, 0), batch.ignore_u])
         first = 0 if self.spec.cps.images == "all" else labelled

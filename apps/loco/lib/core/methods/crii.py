@@ -45,12 +45,13 @@ class CRII(Method):
         """One step of both networks; `mask_ratio` is the share of pixels of which the refined network is confident."""
         options, labelled = self.spec.crii, len(batch.image_l)
         generator = self.generator(step_no, batch.image_l.device)
-        coarse = self.network(torch.cat([batch.image_l, noisy(batch.image_u_strong, options.noise, generator)])).logits
+        changed = torch.cat([batch.image_l, noisy(batch.image_u_strong, options.noise, generator)])
+        coarse = self.in_parts(self.network, changed, labelled).logits
         with torch.no_grad():
             first = torch.softmax(self.network.label(batch.image_u_weak).logits.float(), dim=1)
         guide = torch.cat([torch.softmax(coarse[:labelled].float(), dim=1), first])
         images = torch.cat([batch.image_l, batch.image_u_weak])
-        refined = self.parts["second"](images + self.parts["adapter"](guide))
+        refined = self.in_parts(self.parts["second"], images + self.parts["adapter"](guide), labelled)
 
         loss_sup = self.labelled_loss(coarse[:labelled], batch.label_l)
         loss_fine = self.labelled_loss(refined.logits[:labelled], batch.label_l)

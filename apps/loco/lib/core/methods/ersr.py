@@ -75,7 +75,7 @@ class ERSR(Method):
         positions = self._kept(prob, step_no)
         label, mirrors, kept = self._labels(prob, positions)
         images = batch.image_u_weak[kept]
-        logits = self.network(torch.cat([batch.image_l, images])).logits
+        logits = self.in_parts(self.network, torch.cat([batch.image_l, images]), labelled).logits
         loss_sup = foreground_loss(foreground_logit(logits[:labelled]), batch.label_l)
         logs = {"loss_sup": loss_sup, "mask_ratio": len(kept) / len(padded)}
         if not kept:

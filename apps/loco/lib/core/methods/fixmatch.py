@@ -36,7 +36,7 @@ class FixMatch(Method):
         confidence = torch.where(box, confidence.flip(0), confidence)
         ignore = torch.where(box, batch.ignore_u.flip(0), batch.ignore_u)
 
-        output = self.network(torch.cat([batch.image_l, image]))
+        output = self.in_parts(self.network, torch.cat([batch.image_l, image]), len(batch.image_l))
         logits_l, logits_u = output.logits.split([len(batch.image_l), len(image)])
 
         confident = confidence >= self.spec.threshold

@@ -78,12 +78,14 @@ class IDEAL(Method):
         """`L_b`: one encoder, two decoders; the second one reads maps with channels dropped."""
         options = self.spec.ideal
         generator = self.generator(step_no, batch.image_l.device)
-        maps = self.network.student.encode(torch.cat([batch.image_l, batch.image_u_weak]))
+        student, labelled = self.network.student, len(batch.image_l)
+        maps = self.in_parts(student.encode, torch.cat([batch.image_l, batch.image_u_weak]), labelled)
         dropped = [*maps[:-1], drop_channels(maps[-1], options.dropout, generator)]
-        logits = [self.network.student.decode(maps).logits, self.parts["second"].decode(dropped).logits]
+        decoders = ((student.decode, maps), (self.parts["second"].decode, dropped))
+        logits = [self.in_parts(decode, each, labelled).logits for decode, each in decoders]
         weight = options.weight * self.ramp(step_no)
         both = crossed(*logits, batch, options.confidence, weight, self.labelled_loss)
-        return StepOutput(both.loss, logits[0][: len(batch.image_l)], both.logs)
+        return StepOutput(both.loss, logits[0][:labelled], both.logs)
 
     def after_step(self, step_no: int, decay: float) -> None:
         """The averages of the network and, during the contrast, of the head."""

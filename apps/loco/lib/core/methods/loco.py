@@ -55,7 +55,7 @@ class LoCo(Method):
 
         views = [batch.image_l, batch.image_u_weak, mixed.image]
         sizes = [len(v) for v in views]
-        output = self.network(torch.cat(views))
+        output = self.in_parts(self.network, torch.cat(views), sizes[0])
         logits_l, _, logits_s = output.logits.split(sizes)
         projection_l, projection_u, _ = output.projection.split(sizes)
 

@@ -50,7 +50,7 @@ class LPC(Method):
         label_u = self._pseudo_label(batch, step_no)
         images = [batch.image_l, batch.image_l_strong, batch.image_u_weak, batch.image_u_strong]
         sizes = [len(x) for x in images]
-        output = self.network(torch.cat(images))
+        output = self.in_parts(self.network, torch.cat(images), sizes[0] + sizes[1])
         logits_l = output.logits[: sizes[0]]
         z_l, z_l2, z_u, z_u2 = output.projection.split(sizes)
         y_l, y_u = (label_at(y, z_l.shape[2:]) for y in (batch.label_l, label_u))

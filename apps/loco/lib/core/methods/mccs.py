@@ -44,10 +44,12 @@ class MCCS(Method):
         options = self.spec.mccs
         images = torch.cat([batch.image_l, batch.image_u_weak])
         generator = self.generator(step_no, images.device)
-        first = self.network(images)
+        first = self.in_parts(self.network, images, len(batch.image_l))
         changed = torch.cat([batch.image_l, batch.image_u_strong])
-        maps = self.parts["second"].encode(noisy(changed, options.noise, generator))
-        second = self.parts["second"].decode([drop_channels(m, options.dropout, generator) for m in maps])
+        other, labelled = self.parts["second"], len(batch.image_l)
+        maps = self.in_parts(other.encode, noisy(changed, options.noise, generator), labelled)
+        dropped = [drop_channels(m, options.dropout, generator) for m in maps]
+        second = self.in_parts(other.decode, dropped, labelled)
 
         weight = options.weight * self.ramp(step_no)
         both = crossed(first.logits, second.logits, batch, options.confidence, weight, self.labelled_loss)

@@ -29,7 +29,7 @@ class MeanTeacher(Method):
         answer = self.network.label(batch.image_u_weak + noise, training=self.spec.mean_teacher.teacher == "training")
         target = torch.softmax(answer.logits.float(), dim=1)
 
-        output = self.network(torch.cat([batch.image_l, batch.image_u_weak]))
+        output = self.in_parts(self.network, torch.cat([batch.image_l, batch.image_u_weak]), len(batch.image_l))
         logits_l, logits_u = output.logits.split([len(batch.image_l), len(batch.image_u_weak)])
 
         loss_sup = self.labelled_loss(logits_l, batch.label_l)

@@ -52,7 +52,7 @@ class MEDL(Method):
         """One step of both networks; `mask_ratio` is the mean weight of the pseudo-labels."""
         options, labelled = self.spec.medl, len(batch.image_l)
         images = torch.cat([batch.image_l, batch.image_u_weak])
-        logits = [self.network(images).logits, self.parts["second"](images).logits]
+        logits = [self.in_parts(network, images, labelled).logits for network in (self.network, self.parts["second"])]
         alphas = [dirichlet(z) for z in logits]
         with torch.no_grad():
             fused = fuse(*(opinion(a.detach()) for a in alphas))

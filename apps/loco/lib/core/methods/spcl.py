@@ -79,7 +79,9 @@ class SPCL(Method):
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Cross-entropy on labels, contrast on both views of the unlabelled images, in one pass."""
         labelled, first = len(batch.image_l), self.pretraining_steps
-        output = self.network(torch.cat([batch.image_l, batch.image_u_weak, batch.image_u_strong]))
+        output = self.in_parts(
+            self.network, torch.cat([batch.image_l, batch.image_u_weak, batch.image_u_strong]), labelled
+        )
         logits_l = output.logits[:labelled]
         progress = (step_no - first) / max(1, self.total_steps - first)
         contrast, weight = self._contrast(

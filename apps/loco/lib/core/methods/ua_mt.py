@@ -57,7 +57,7 @@ class UAMT(Method):
         limit = threshold(step_no, self.total_steps, options.threshold_start, classes)
         certain = (entropy(mean) < limit) & valid
 
-        output = self.network(torch.cat([batch.image_l, batch.image_u_weak]))
+        output = self.in_parts(self.network, torch.cat([batch.image_l, batch.image_u_weak]), len(batch.image_l))
         logits_l, logits_u = output.logits.split([len(batch.image_l), len(batch.image_u_weak)])
 
         loss_sup = self.labelled_loss(logits_l, batch.label_l)

@@ -41,9 +41,11 @@ class UniMatch(Method):
         count = len(batch.image_u_weak)
         generator = self.generator(step_no, batch.image_u_weak.device)
 
-        maps = student.encode(torch.cat([batch.image_l, batch.image_u_weak]))
+        maps = self.in_parts(student.encode, torch.cat([batch.image_l, batch.image_u_weak]), len(batch.image_l))
         dropped = [drop_channels(m[-count:], options.feature_dropout, generator) for m in maps]
-        perturbed = student.decode([torch.cat(pair) for pair in zip(maps, dropped, strict=True)])
+        perturbed = self.in_parts(
+            student.decode, [torch.cat(pair) for pair in zip(maps, dropped, strict=True)], len(batch.image_l)
+        )
         logits_l, logits_w, logits_fp = perturbed.logits.split([len(batch.image_l), count, count])
 
         if options.labeller == "teacher":
