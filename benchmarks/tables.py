@@ -87,8 +87,9 @@ def efficiency(record: Mapping[str, Any]) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     name = settings["data"]
     seeds = max(row["seeds"] for row in figures["rows"])
+    named = "seed 0" if seeds == 1 else f"seeds 0 to {seeds - 1}"
     made = (
-        f"{settings['iterations']} steps of {settings['batch']} labelled and as many unlabelled images, seeds 0 to {seeds - 1}, "
+        f"{settings['iterations']} steps of {settings['batch']} labelled and as many unlabelled images, {named}, "
         f"{settings['device']} ({machine['processor']}), commit `{record['commit'][:10]}`. {figures['line']}."
     )
     return "\n".join([made, "", *rows, "", f"![{name}](../benchmarks/results/{EFFICIENCY}_{name}.png)"])

@@ -54,6 +54,10 @@ def test_a_result_as_a_table_names_how_it_was_made_and_marks_the_best():
     assert text.endswith("(../benchmarks/results/label_efficiency_kvasir.png)")
 
 
+def test_a_single_seed_is_named():
+    assert "unlabelled images, seed 0, cpu" in efficiency({**RECORD, "figures": {"rows": [row("40", "loco", 60.0, 1)], "line": "x"}})
+
+
 def test_arms_with_unequal_seeds_are_compared_on_those_in_common():
     rows = [row("40", "loco", 60.0), row("40", "cps", 61.0, seeds=1)]
     rows[0]["by_seed"] = {"0": 64.0, "1": 58.0, "2": 58.0}
