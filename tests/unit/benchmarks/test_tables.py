@@ -55,7 +55,8 @@ def test_a_result_as_a_table_names_how_it_was_made_and_marks_the_best():
 
 
 def test_a_single_seed_is_named():
-    assert "unlabelled images, seed 0, cpu" in efficiency({**RECORD, "figures": {"rows": [row("40", "loco", 60.0, 1)], "line": "x"}})
+    figures = {"rows": [row("40", "loco", 60.0, seeds=1)], "line": "x"}
+    assert "unlabelled images, seed 0, cpu" in efficiency({**RECORD, "figures": figures})
 
 
 def test_arms_with_unequal_seeds_are_compared_on_those_in_common():
