@@ -1,9 +1,11 @@
 from math import log
+from typing import get_args
 
 import pytest
 import torch
 
 from lib.core.losses import (
+    LABELLED_LOSSES,
     confident_cross_entropy,
     cross_entropy,
     dice_loss,
@@ -13,6 +15,7 @@ from lib.core.losses import (
     one_hot,
     supervised_loss,
 )
+from lib.core.spec import LabelledLoss
 
 LN2 = log(2)
 
@@ -117,6 +120,10 @@ def test_one_hot():
     encoded = one_hot(labels(0, 2, 255), 3)
     assert tuple(encoded.shape) == (1, 3, 1, 3)
     assert encoded[0, :, 0].T.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+
+
+def test_every_loss_that_a_specification_may_name_is_there():
+    assert set(get_args(LabelledLoss)) == {"own", *LABELLED_LOSSES}
 
 
 def test_dice_per_image_by_hand():

@@ -56,7 +56,10 @@ def dice_loss(logits: Tensor, label: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def image_dice(logits: Tensor, label: Tensor, eps: float = 1e-10) -> Tensor:
-    """`1 - mean 2 sum(p y) / (sum p + sum y + eps)` over images and all classes; images that are ignored whole count 0."""
+    """`1 - mean 2 sum(p y) / (sum p + sum y + eps)` over images and all classes; images that are ignored whole count 0.
+
+    Source: LPC, arXiv 2112.09645.
+    """
     valid = label != IGNORE
     probs = torch.softmax(logits.float(), dim=1) * valid.unsqueeze(1)
     target = one_hot(label, logits.shape[1])

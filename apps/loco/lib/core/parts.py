@@ -1,7 +1,6 @@
 """A pass in parts: labelled and unlabelled images through one network, each with batch statistics of its own.
 
-In one pass they share the statistics of BatchNorm. A loss on labelled images can then be lowered by what the network makes of the
-others: with few labelled patients it learns to tell these from the rest, and finds nothing in new ones.
+In one pass they share the statistics of BatchNorm, through which unlabelled images move the loss on labelled ones.
 """
 
 from __future__ import annotations

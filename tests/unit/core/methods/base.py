@@ -83,8 +83,6 @@ class MethodSuite:
     terms: tuple[str, ...] = ()
     """Loss terms that `logs` holds besides `loss_sup`."""
     learns_from_unlabelled = True
-    one_pass = True
-    """Whether labelled and unlabelled images go through the network together."""
     own_form = ()
     """Steps, 0 or LATE, whose loss on labelled images is no form of cross-entropy and Dice."""
     draws = True
@@ -161,7 +159,7 @@ class MethodSuite:
             for name in ("image_u_weak", "image_u_strong", "image_u_strong_2"):
                 setattr(batch, name, getattr(other, name))
             found.append(method.step(batch, LATE).logits_l)
-        if found[0] is not None and self.learns_from_unlabelled and self.one_pass:
+        if found[0] is not None and self.learns_from_unlabelled:
             assert torch.equal(*found) is (how == "apart")
 
     @pytest.mark.parametrize("step", [0, LATE])

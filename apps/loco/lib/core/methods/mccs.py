@@ -44,9 +44,9 @@ class MCCS(Method):
         options = self.spec.mccs
         images = torch.cat([batch.image_l, batch.image_u_weak])
         generator = self.generator(step_no, images.device)
-        first = self.in_parts(self.network, images, len(batch.image_l))
-        changed = torch.cat([batch.image_l, batch.image_u_strong])
         other, labelled = self.parts["second"], len(batch.image_l)
+        first = self.in_parts(self.network, images, labelled)
+        changed = torch.cat([batch.image_l, batch.image_u_strong])
         maps = self.in_parts(other.encode, noisy(changed, options.noise, generator), labelled)
         dropped = [drop_channels(m, options.dropout, generator) for m in maps]
         second = self.in_parts(other.decode, dropped, labelled)
