@@ -39,5 +39,6 @@ def test_a_file_from_before_an_option_says_what_was_done_then():
     whole = spec_of().to_dict()
     for key in ("labelled_loss", "batch_statistics"):
         del whole["method"][key]
+    del whole["method"]["confidence"]["memory"]
     method = TaskSpec.from_dict(whole).method
-    assert (method.labelled_loss, method.batch_statistics) == ("own", "joint")
+    assert (method.labelled_loss, method.batch_statistics, method.confidence.memory) == ("own", "joint", 0.0)

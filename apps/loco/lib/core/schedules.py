@@ -25,6 +25,19 @@ def poly(step: int, total: int, power: float) -> float:
     return max(0.0, 1.0 - step / total) ** power if total > 0 else 0.0
 
 
+def run_momentum(momentum: float, memory: float, total: int) -> float:
+    """Momentum of a running mean that remembers `1 / (1 - momentum)` steps, at most the share `memory` of a run of `total`.
+
+    With `memory` 0 it is `momentum` in any run.
+
+    >>> run_momentum(0.999, 0.02, 52_000), round(run_momentum(0.999, 0.02, 300), 3), run_momentum(0.999, 0.02, 10)
+    (0.999, 0.833, 0.0)
+    >>> run_momentum(0.999, 0, 10)
+    0.999
+    """
+    return min(momentum, 1.0 - 1.0 / max(1.0, memory * total)) if memory > 0 else momentum
+
+
 def warm_decay(step: int, decay: float) -> float:
     """EMA decay `min(1 - 1 / (step + 1), decay)`: 0 at the first step, so that the teacher starts as the student.
 

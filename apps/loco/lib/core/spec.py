@@ -108,6 +108,10 @@ class ConfidenceSpec:
 
     adaptive: bool = True
     momentum: float = 0.999
+    """Of the running means, at most: a short run has less, by `memory`."""
+    memory: float = within(0.02, 0, 1)
+    """Share of the run after which the running means have forgotten most: 1 / (1 - momentum) steps (ours; the published
+    momentum is as long as that in its 52,000 steps). With 0 the momentum is `momentum` in any run, as published."""
     init: float = 0.90
     cap: float = 0.95
     power: float = 0.25
@@ -130,8 +134,10 @@ class MethodSpec:
     """Loss on labels, and on pseudo-labels where the method gives both the same one: `0.2 CE + 0.8 Dice` with the Dice of each
     image and plain sums (ours, the same for all methods), or `own`, the published one of each: cross-entropy (LoCo, FixMatch,
     SPCL), or with a Dice of squared sums over the batch. LPC, ERSR and M&N keep theirs, which is of this kind."""
-    batch_statistics: Literal["joint", "apart"] = "joint"
-    """Of normalisation in training: labelled and unlabelled images in one pass, as published, or in a pass each."""
+    batch_statistics: Literal["joint", "apart"] = "apart"
+    """Of BatchNorm in training: labelled and unlabelled images in a pass each (ours), or in one, as published. In one pass the
+    loss on labels also moves the unlabelled images, through the statistics that they share: with few patients a network
+    learns to be right by making the others wrong."""
     consistency_weight: float = 0.1
     """Final weight of the consistency term of the methods that ramp it up (SSL4MIS)."""
     ramp_share: float = 0.4
@@ -164,6 +170,8 @@ class MethodSpec:
         values = {k: parts[k](**_tuples(v)) if k in parts else v for k, v in d.items()}
         # files from before these were options have no such keys
         before = {"labelled_loss": "own", "batch_statistics": "joint"}
+        if isinstance(d.get("confidence"), Mapping):
+            d = {**d, "confidence": {"memory": 0.0, **d["confidence"]}}
         spec = MethodSpec(**{**before, **values})
         labels = tuple(x if isinstance(x, MetaLabel) else MetaLabel(**_tuples(x)) for x in spec.spcl.meta_labels)
         return replace(spec, spcl=replace(spec.spcl, meta_labels=labels))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from unit.core.methods.base import CLASSES, LATE, SPEC, MethodSuite, batch_of, optimise
 
+from lib.core.confidence import DynamicThreshold
 from lib.core.spec import ConfidenceSpec, ContrastSpec
 
 
@@ -34,6 +35,15 @@ class TestLoCo(MethodSuite):
         assert float(outputs["neither"].logs["loss_contrast"]) == 0
         assert float(outputs["all"].logs["loss_unsup"]) == float(outputs["no ice"].logs["loss_unsup"])
         assert float(outputs["all"].logs["mask_ratio"]) > float(outputs["no cdf"].logs["mask_ratio"])
+
+    @pytest.mark.parametrize(("memory", "momentum"), [(0.0, 0.9), (0.1, 0.75), (1.0, 0.9)])
+    def test_thresholds_forget_within_a_short_run(self, memory, momentum):
+        """The suite's run has 40 steps: a tenth of it are 4."""
+        method, batch = self.build(spec=replace(SPEC, confidence=replace(SPEC.confidence, memory=memory))), batch_of()
+        method.step(batch, LATE)
+        by_hand = DynamicThreshold(CLASSES, replace(SPEC.confidence, momentum=momentum))
+        by_hand.update(method.network.label(batch.image_u_weak).logits, batch.ignore_u)
+        assert torch.allclose(method.thresholds(), by_hand.thresholds)
 
     def test_the_contrast_alone_moves_the_projection(self):
         method = self.build()

@@ -11,7 +11,7 @@ and the weak unlabelled images.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from lib.core.contrast import contrast_loss
 from lib.core.cutmix import cutmix_masks
 from lib.core.losses import confident_cross_entropy, cross_entropy
 from lib.core.methods.base import Method, StepOutput
+from lib.core.schedules import run_momentum
 from lib.core.spec import IGNORE
 
 
@@ -45,7 +46,9 @@ class LoCo(Method):
 
     def prepare(self) -> None:
         """The thresholds."""
-        self.filter = DynamicThreshold(self.classes, self.spec.confidence)
+        options = self.spec.confidence
+        momentum = run_momentum(options.momentum, options.memory, self.total_steps)
+        self.filter = DynamicThreshold(self.classes, replace(options, momentum=momentum))
 
     def unlabelled_step(self, batch: Batch, step_no: int) -> StepOutput:
         """One step of the published training loop, quirks 6, 8, 10 and 13 of the specification mended."""
