@@ -167,12 +167,11 @@ class MethodSpec:
     def from_dict(d: Mapping[str, Any]) -> MethodSpec:
         """Inverse of `asdict`; what an older file does not name has its default then. Raises `TypeError` on unknown keys."""
         parts = {f.name: f.default_factory for f in fields(MethodSpec) if is_dataclass(f.default_factory)}
-        values = {k: parts[k](**_tuples(v)) if k in parts else v for k, v in d.items()}
         # files from before these were options have no such keys
-        before = {"labelled_loss": "own", "batch_statistics": "joint"}
-        if isinstance(d.get("confidence"), Mapping):
-            d = {**d, "confidence": {"memory": 0.0, **d["confidence"]}}
-        spec = MethodSpec(**{**before, **values})
+        d = {"labelled_loss": "own", "batch_statistics": "joint", **d}
+        d["confidence"] = {"memory": 0.0, **d.get("confidence", {})}
+        values = {k: parts[k](**_tuples(v)) if k in parts else v for k, v in d.items()}
+        spec = MethodSpec(**values)
         labels = tuple(x if isinstance(x, MetaLabel) else MetaLabel(**_tuples(x)) for x in spec.spcl.meta_labels)
         return replace(spec, spcl=replace(spec.spcl, meta_labels=labels))
 
