@@ -30,12 +30,15 @@ from lib.core.split_batch import split_over_ranks
 
 CASES = {
     **{name: (name, 2, 2, 2) for name, method in METHODS.items() if method.several_processes},
+    **{f"{name}, joint": (name, 2, 2, 2, "joint") for name, method in METHODS.items() if method.several_processes},
     "loco in 3D": ("loco", 3, 2, 2),
     "loco, rows that do not divide": ("loco", 2, 3, 2),
+    "loco, rows that do not divide, joint": ("loco", 2, 3, 2, "joint"),
     "loco, one row of each": ("loco", 2, 1, 1),
+    "loco, one row of each, joint": ("loco", 2, 1, 1, "joint"),
     "supervised, fewer rows than ranks": ("supervised", 2, 1, 1),
 }
-"""Method, dimension, labelled and unlabelled rows."""
+"""Method, dimension, labelled and unlabelled rows, batch statistics."""
 STEPS = 3
 
 
@@ -50,11 +53,11 @@ def shard_of(batch):
     return Batch(**{k: v[rows[k].start : rows[k].stop] for k, v in values.items()}, **origins)
 
 
-def train(name, dims, labelled, unlabelled):
+def train(name, dims, labelled, unlabelled, statistics="apart"):
     """Some steps on the same batches, in however many processes; plain numbers and tensors."""
     network = network_of(dims)
     second = network_of(dims, seed=12).student if METHODS[name].second else None
-    method = build_method(network, replace(SPEC, name=name), CLASSES, TOTAL, 5, second)
+    method = build_method(network, replace(SPEC, name=name, batch_statistics=statistics), CLASSES, TOTAL, 5, second)
     networks = [*network.children(), *([second] if second is not None else [])]
     trained = [*network.student.parameters(), *method.parts.parameters()]
     optimizer = torch.optim.SGD(trained, lr=0.1, momentum=0.9)

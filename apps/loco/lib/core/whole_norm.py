@@ -49,8 +49,10 @@ def _batch_norm(
     with torch.no_grad():
         mean, var, count = _moments(x)
         if running_mean is not None and running_var is not None:
-            running_mean.lerp_(mean, momentum)
-            running_var.lerp_(var * (count / (count - 1)), momentum)
+            # `.data`, as torch's own kernel does: an earlier pass of this step keeps them for its backward, which in training
+            # never reads them but refuses them once their version has moved
+            running_mean.data.lerp_(mean, momentum)
+            running_var.data.lerp_(var * (count / (count - 1)), momentum)
     y = _Standardise.apply(x, mean, (var + eps).rsqrt(), count)
     shape = (1, -1, *[1] * (x.ndim - 2))
     if weight is None or bias is None:
