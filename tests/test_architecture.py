@@ -10,11 +10,11 @@ import pytest
 APP = Path(__file__).parents[1] / "apps" / "loco"
 
 CORE_GROUPS = [
-    {"spec", "spec_methods", "spec_reconstructions", "spec_ranges", "files", "distributed", "split_batch", "whole_norm"},
+    {"spec", "spec_methods", "spec_reconstructions", "spec_ranges", "files", "distributed", "split_batch", "whole_norm", "parts"},
     {
         "images", "grid", "cases", "transforms", "cache", "batch", "schedules", "losses", "confidence", "interpolate", "sampling",
         "contrast", "networks", "pretrained", "teacher", "cutmix", "copypaste", "pseudo", "perturb",
-        "depthwise", "features", "local_contrast", "parts", "selfpaced", "stochastic", "class_contrast",
+        "depthwise", "features", "local_contrast", "selfpaced", "stochastic", "class_contrast",
         "displace", "ellipse", "evidence", "memory", "regions", "ranking", "crossed", "statistics", "symmetry",
     },
     {"methods"},

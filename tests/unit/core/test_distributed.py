@@ -53,7 +53,7 @@ def shard_of(batch):
     return Batch(**{k: v[rows[k].start : rows[k].stop] for k, v in values.items()}, **origins)
 
 
-def train(name, dims, labelled, unlabelled, statistics="apart"):
+def train(name, dims, labelled, unlabelled, statistics="own_gradient"):
     """Some steps on the same batches, in however many processes; plain numbers and tensors."""
     network = network_of(dims)
     second = network_of(dims, seed=12).student if METHODS[name].second else None

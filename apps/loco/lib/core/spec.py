@@ -134,10 +134,10 @@ class MethodSpec:
     """Loss on labels, and on pseudo-labels where the method gives both the same one: `0.2 CE + 0.8 Dice` with the Dice of each
     image and plain sums (ours, the same for all methods), or `own`, the published one of each: cross-entropy (LoCo, FixMatch,
     SPCL), or with a Dice of squared sums over the batch. LPC, ERSR and M&N keep theirs, which is of this kind."""
-    batch_statistics: Literal["joint", "apart"] = "apart"
-    """Of BatchNorm in training: labelled and unlabelled images in a pass each (ours), or in one, as published. In one pass the
-    loss on labels also moves the unlabelled images, through the statistics that they share: with few patients a network
-    learns to be right by making the others wrong."""
+    batch_statistics: Literal["joint", "own_gradient"] = "own_gradient"
+    """Of BatchNorm where labelled and unlabelled images are one batch. Both are those of all images; `joint`, as published,
+    with their gradient, through which the loss on labels also moves the unlabelled images: with few patients a network learns to
+    be right on its own by being wrong on the others. `own_gradient` (ours): no loss moves the images of the other part."""
     consistency_weight: float = 0.1
     """Final weight of the consistency term of the methods that ramp it up (SSL4MIS)."""
     ramp_share: float = 0.4
@@ -169,6 +169,7 @@ class MethodSpec:
         parts = {f.name: f.default_factory for f in fields(MethodSpec) if is_dataclass(f.default_factory)}
         # files from before these were options have no such keys
         d = {"labelled_loss": "own", "batch_statistics": "joint", **d}
+        d["batch_statistics"] = {"apart": "own_gradient"}.get(d["batch_statistics"], d["batch_statistics"])
         d["confidence"] = {"memory": 0.0, **d.get("confidence", {})}
         values = {k: parts[k](**_tuples(v)) if k in parts else v for k, v in d.items()}
         spec = MethodSpec(**values)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.core.distributed import gather_rows, rank, rows_of, world_size
+from lib.core.parts import boundary, with_boundary
 from lib.core.whole_norm import WholeBatchStatistics
 
 
@@ -55,12 +56,21 @@ def _split_call(call: Callable[[Any], Any], statistics: WholeBatchStatistics) ->
             if not divided:
                 output = call(_map_tensors(whole, lambda x: _ScaledGradient.apply(x, world_size())))
                 return _map_tensors(output, lambda x: _ScaledGradient.apply(x, 1 / world_size()))
-            output = call(_map_tensors(whole, _Scatter.apply))
+            statistics.boundary = _own_boundary(count)
+            with with_boundary(None):  # of the whole batch, not of this rank's rows
+                output = call(_map_tensors(whole, _Scatter.apply))
         finally:
             statistics.inside = statistics.active = False
+            statistics.boundary = None
         return _map_tensors(output, lambda rows: gather_rows(rows, count))
 
     return split
+
+
+def _own_boundary(count: int) -> int | None:
+    """How many of this rank's rows of `count` are of the first part, if the pass has two."""
+    first, rows = boundary(), rows_of(count, rank(), world_size())
+    return None if first is None else min(max(first - rows.start, 0), len(rows))
 
 
 def _rows(whole: Any) -> int:

@@ -29,7 +29,7 @@ from lib.core.batch import Batch, Views
 from lib.core.cases import Record
 from lib.core.losses import LABELLED_LOSSES, PixelLoss, supervised_loss
 from lib.core.networks import ENCODER_RATE
-from lib.core.parts import apart
+from lib.core.parts import in_two_parts
 from lib.core.schedules import sigmoid_rampup
 from lib.core.spec import KINDS, Kind, MethodSpec, SpecError, TaskSpec
 from lib.core.spec_ranges import out_of_range
@@ -155,9 +155,9 @@ class Method:
     def in_parts(self, call: Callable[[Any], Any], whole: Any, labelled: int) -> Any:
         """`call(whole)`, a network or its `encode` or `decode`, where the first `labelled` rows are of labelled images.
 
-        With `spec.batch_statistics` apart these and the others have batch statistics of their own (`parts.apart`).
+        Unless `spec.batch_statistics` is joint, no loss moves the images of the other part (`parts.in_two_parts`).
         """
-        return call(whole) if self.spec.batch_statistics == "joint" else apart(call, whole, labelled)
+        return call(whole) if self.spec.batch_statistics == "joint" else in_two_parts(call, whole, labelled)
 
     def pretraining_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Loss of a batch with both parts during pre-training. Here: the labelled part alone."""
