@@ -102,10 +102,11 @@ def test_in_evaluation_it_is_the_network():
     assert torch.equal(in_two_parts(network, x, COUNT), network(x))
 
 
-def test_a_half_precision_pass():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_pass(dtype):
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     x = image_of().detach().float().requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         y = in_two_parts(network, x, COUNT)
     y.float().square().sum().backward()
     assert bool(torch.isfinite(x.grad).all())
