@@ -6,6 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 
+ADAMW = {
+    "training.optimizer": "adamw",
+    "training.learning_rate": 1e-3,
+    "training.weight_decay": 1e-2,
+    "training.encoder_rate": 1.0,
+}
+"""The optimiser of short runs in 2D, for volumes."""
+
+
 def of_method(name: str, **shared: Any) -> dict[str, Any]:
     """Another method than LoCo, with some of the numbers that methods share."""
     return {"method.name": name, **{f"method.{key}": value for key, value in shared.items()}}
@@ -24,6 +33,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "EMA 0.99": {"training.ema_decay": 0.99},
     "half the learning rate": {"training.learning_rate": 5e-4},
     "constant rate": {"training.poly_power": 0.0},
+    "AdamW": ADAMW,
     "published loss on labels: CE": {"method.labelled_loss": "own"},
     "batch statistics joint, as published": {"method.batch_statistics": "joint"},
     "momentum of the thresholds as published": {"method.confidence.memory": 0.0},
@@ -31,6 +41,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "CE + Dice over the batch": {"method.labelled_loss": "ce_dice"},
     "Dice of each image alone": {"method.labelled_loss": "image_dice"},
     "supervised": of_method("supervised"),
+    "supervised, AdamW": {**of_method("supervised"), **ADAMW},
     "supervised, published loss: CE + Dice over the batch": of_method("supervised", labelled_loss="own"),
     "supervised, CE": of_method("supervised", labelled_loss="ce"),
     "supervised, Dice of each image alone": of_method("supervised", labelled_loss="image_dice"),
