@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-
 ADAMW = {
     "training.optimizer": "adamw",
     "training.learning_rate": 1e-3,
