@@ -42,3 +42,9 @@ def test_a_file_from_before_an_option_says_what_was_done_then():
     del whole["method"]["confidence"]["memory"]
     method = TaskSpec.from_dict(whole).method
     assert (method.labelled_loss, method.batch_statistics, method.confidence.memory) == ("own", "joint", 0.0)
+
+
+def test_a_file_with_a_choice_that_is_gone_has_the_one_that_took_its_place():
+    whole = spec_of().to_dict()
+    whole["method"]["batch_statistics"] = "apart"
+    assert TaskSpec.from_dict(whole).method.batch_statistics == "own_gradient"

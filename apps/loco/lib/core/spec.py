@@ -169,6 +169,7 @@ class MethodSpec:
         parts = {f.name: f.default_factory for f in fields(MethodSpec) if is_dataclass(f.default_factory)}
         # files from before these were options have no such keys
         d = {"labelled_loss": "own", "batch_statistics": "joint", **d}
+        # two passes, which this replaced: they kept the losses of both parts from each other too
         d["batch_statistics"] = {"apart": "own_gradient"}.get(d["batch_statistics"], d["batch_statistics"])
         d["confidence"] = {"memory": 0.0, **d.get("confidence", {})}
         values = {k: parts[k](**_tuples(v)) if k in parts else v for k, v in d.items()}
