@@ -3,7 +3,7 @@ import pytest
 import torch
 from unit.core.methods.base import batch_of
 
-from lib.core.copypaste import cycled, halves, hole_mask, paste, region_losses
+from lib.core.copypaste import cycled, halves, hole_mask, paste, region_loss, region_losses
 from lib.core.losses import supervised_loss
 
 
@@ -35,6 +35,15 @@ def test_each_region_has_its_own_loss():
     assert float(inside) == pytest.approx(float(supervised_loss(logits[..., :3], batch.label_l[..., :3])), rel=1e-5)
     assert float(outside) == pytest.approx(float(supervised_loss(logits[..., 3:], other[..., 3:])), rel=1e-5)
     assert float(region_losses(logits, batch.label_l, other, mask | True)[1]) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "absent"), [((1, 2, 64, 64), 1.0), ((1, 2, 8, 8, 8), 0.0)])
+def test_a_class_that_a_region_lacks_should_not_appear_in_it(shape, absent):
+    """Its Dice loss counts whole in 2D, however little of it is predicted, and hardly in 3D."""
+    logits = torch.zeros(shape)
+    logits[:, 0] = 12.0
+    label = torch.zeros(shape[:1] + shape[2:], dtype=torch.uint8)
+    assert float(region_loss(logits, label)) == pytest.approx(0.5 * absent / 2, abs=1e-2)
 
 
 def test_paste_with_a_mask_for_all_or_for_each():

@@ -54,6 +54,16 @@ def test_early_steps_follow_faster():
     assert torch.allclose(network.teacher.classifier.weight, before + 0.5, atol=1e-6)
 
 
+def test_a_teacher_with_statistics_of_its_own_follows_in_its_weights_alone():
+    network = moved(pair())
+    before = {name: value.clone() for name, value in network.teacher.named_buffers()}
+    assert before, "of a network that normalises by batches"
+    network.update_teacher(0, 0.99, buffers=False)
+    assert all(torch.equal(value, before[name]) for name, value in network.teacher.named_buffers())
+    weights = zip(network.teacher.parameters(), network.student.parameters(), strict=True)
+    assert all(torch.allclose(mine, theirs) for mine, theirs in weights)
+
+
 def test_the_student_stays_as_it_is():
     network = moved(pair())
     before = {k: v.clone() for k, v in network.student.state_dict().items()}

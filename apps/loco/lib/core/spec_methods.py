@@ -151,8 +151,8 @@ class MNSpec:
 class AUASpec:
     """AUA (arXiv 2111.10989), its setting for 20 % of the pancreas data."""
 
-    first_stage: float = within(0.5, 0, 1)
-    """Share of the run; published 6000 steps each."""
+    first_stage: float = within(0.5, 0.05, 1)
+    """Share of the run; published 6000 steps each. Without it stage 2 would learn from labels of an untrained network."""
     second_stage: Literal["fresh", "continue"] = "fresh"
     """Start stage 2 from the weights before stage 1 (published) or go on with those after it."""
     teacher: Literal["evaluation", "training"] = "evaluation"

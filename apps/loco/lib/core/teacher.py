@@ -13,7 +13,7 @@ from lib.core.schedules import warm_decay
 
 @torch.no_grad()
 def follow(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """`average = d average + (1 - d) module` for the weights of two modules of one form without buffers."""
+    """`average = d average + (1 - d) module` for the weights of two modules of one form, not for their buffers."""
     for mine, theirs in zip(average.parameters(), module.parameters(), strict=True):
         mine.lerp_(theirs, 1 - decay)
 
@@ -56,13 +56,16 @@ class StudentTeacher(nn.Module):
             self.teacher.eval()
 
     @torch.no_grad()
-    def update_teacher(self, step: int, decay: float, *, warm: bool = True) -> None:
+    def update_teacher(self, step: int, decay: float, *, warm: bool = True, buffers: bool = True) -> None:
         """`teacher = d teacher + (1 - d) student` for weights and floating buffers, d = min(1 - 1/(step + 1), decay).
 
-        Without `warm`, d = decay. Counters (integer buffers) are copied. Call it after the optimiser's step number
-        `step` (from 0).
+        Without `warm`, d = decay. Without `buffers` the teacher keeps the statistics of its own passes. Counters (integer
+        buffers) are copied. Call it after the optimiser's step number `step` (from 0).
         """
         d = warm_decay(step, decay) if warm else decay
+        if not buffers:
+            follow(self.teacher, self.student, d)
+            return
         student, teacher = self.student.state_dict(), self.teacher.state_dict()
         ours = [v for v in teacher.values() if v.is_floating_point()]
         theirs = [student[k].to(v.dtype) for k, v in teacher.items() if v.is_floating_point()]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.core.batch import Batch
-from lib.core.copypaste import cycled, halves, hole_mask, paste, region_losses
+from lib.core.copypaste import cycled, halves, hole_mask, paste, region_loss, region_losses
 from lib.core.losses import PixelLoss
 from lib.core.methods.base import Method, StepOutput
 from lib.core.networks import NetworkOutput
@@ -50,6 +50,10 @@ class BCP(Method):
     name = "bcp"
     title = "BCP"
     several_processes = True
+
+    def labelled_loss(self, logits: Tensor, label: Tensor, own: PixelLoss = region_loss) -> Tensor:
+        """As of all methods; the published one is BCP's own."""
+        return super().labelled_loss(logits, label, own)
 
     @property
     def pretraining(self) -> float:

@@ -39,6 +39,10 @@ class MeanTeacher(Method):
         logs = {"loss_sup": loss_sup, "loss_unsup": loss_unsup, "weight": weight, "mask_ratio": 1.0}
         return StepOutput(loss, logits_l, logs)
 
+    def after_step(self, step_no: int, decay: float) -> None:
+        """The average; a teacher in training mode has statistics of its own passes, as published."""
+        self.network.update_teacher(step_no, decay, buffers=self.spec.mean_teacher.teacher != "training")
+
     def _weight(self, step_no: int) -> float:
         if step_no < self.total_steps / 30:
             return 0.0

@@ -71,6 +71,10 @@ class UAMT(Method):
         }
         return StepOutput(loss_sup + weight * loss_unsup, logits_l, logs)
 
+    def after_step(self, step_no: int, decay: float) -> None:
+        """The average; a teacher in training mode has statistics of its own passes, as published."""
+        self.network.update_teacher(step_no, decay, buffers=self.spec.ua_mt.teacher != "training")
+
     def _teacher_probs(self, image: Tensor, step_no: int) -> tuple[Tensor, Tensor]:
         """Probabilities of one noisy pass, and the mean of the others with dropout: both `B K H W [D]`."""
         options = self.spec.ua_mt
