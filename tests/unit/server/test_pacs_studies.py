@@ -28,6 +28,7 @@ from lib.server.openstudies import open_pacs
 from lib.server.seginbox import PacsWithSegs, SegWatcher
 from lib.server.series import cases_of
 from lib.store.journal import Journal
+from lib.store.records import Pick
 
 LABELS = {"lesion": 1}
 SHAPE = (9, 7, 4)
@@ -249,6 +250,77 @@ def test_own_labels_are_stored_as_segs_also_later_and_are_not_taken_again(tmp_pa
     watcher.look()
     assert list(store.index.segs) == [store._journal.segs("own")[0].series]
     assert len(store._journal.submissions()) == 1
+
+
+def test_a_label_of_somebody_who_was_overtaken_is_a_second_reading_in_a_pacs_too(tmp_path):
+    headers = volume_series(array())
+    store = pacs(tmp_path, headers)
+    affine = nib.load(store.get_image_uri(uid(headers))).affine
+    for client in ("ann", "bob"):
+        store._journal.add_pick(Pick(0, uid(headers), client, "volume", 1, "coverage", time.time()))
+    for seed, client in enumerate(("bob", "ann")):
+        nib.save(nib.Nifti1Image(drawn(seed), affine), tmp_path / "label.nii.gz")
+        store.save_label(uid(headers), str(tmp_path / "label.nii.gz"), "final", {"client_id": client})
+    np.testing.assert_array_equal(nib.load(store.get_label_uri(uid(headers), "final")).get_fdata(), drawn(0))
+    assert [r.client for r in store._journal.readings(uid(headers))] == ["ann"]
+    assert store.still_to_do(uid(headers)).startswith("Somebody else labelled this image")
+    assert len(store._journal.segs("own")) == 1, "hers is not stored in the PACS"
+
+
+def refusing(client, monkeypatch, call, series):
+    """Let the server answer 500 to `call` for one series."""
+    original = getattr(client, call)
+
+    def refuse(study, uid, *rest, **kwargs):
+        if uid == series:
+            raise HTTPError("500 Server Error", response=requests.Response())
+        return original(study, uid, *rest, **kwargs)
+
+    monkeypatch.setattr(client, call, refuse)
+
+
+@pytest.mark.parametrize("call", ["retrieve_series_metadata", "retrieve_instance"])
+def test_a_seg_that_the_pacs_does_not_serve_holds_up_no_other(tmp_path, monkeypatch, caplog, call):
+    series = [volume_series(array(n)) for n in range(2)]
+    segs = [seg_of(headers, drawn(n), when=n) for n, headers in enumerate(series)]
+    store = pacs(tmp_path, [*[d for s in series for d in s], *segs])
+    with monkeypatch.context() as patched:
+        refusing(store.client, patched, call, uid(segs[:1]))
+        assert [o.image for o in store.take_new_segs()] == [uid(series[1])]
+        assert store.take_new_segs() == []
+    assert caplog.text.count("is left out") == 1, "said once"
+    assert [o.image for o in store.take_new_segs()] == [uid(series[0])], "it is served now"
+
+
+def test_a_seg_that_is_none_says_so(tmp_path):
+    headers = volume_series(array())
+    broken = seg_of(headers, drawn())
+    del broken.PerFrameFunctionalGroupsSequence
+    store = pacs(tmp_path, [*headers, broken])
+    (outcome,) = store.take_new_segs()
+    assert not outcome.taken
+    assert store.take_new_segs() == []
+
+
+def test_a_series_that_cannot_be_looked_at_holds_up_no_other(tmp_path, monkeypatch, caplog):
+    pictures = [picture_series("ES", [np.zeros((6, 8, 3), np.uint8)]) for _ in range(3)]
+    pictures[1][0].Rows = None
+    store = pacs(tmp_path, [])
+    refusing(store.client, monkeypatch, "retrieve_series_metadata", uid(pictures[0]))
+    monkeypatch.setattr(store.client, "search_for_series", lambda **_: [s[0].to_json_dict() for s in pictures])
+    known = {uid(s): [s[0].to_json_dict()] for s in pictures}
+    served = store.client.retrieve_series_metadata
+    monkeypatch.setattr(
+        store.client,
+        "retrieve_series_metadata",
+        lambda study, series: served(study, series) if series == uid(pictures[0]) else known[series],
+    )
+    caplog.set_level("INFO")
+    for _ in range(2):
+        store.refresh()
+    assert store.list_images() == [str(pictures[2][0].SOPInstanceUID)]
+    assert caplog.text.count("is left out") == 1
+    assert "its headers cannot be read" in caplog.text
 
 
 def saved(store, tmp_path, headers):

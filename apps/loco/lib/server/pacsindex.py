@@ -13,6 +13,7 @@ from typing import Any
 
 from dicomweb_client.api import DICOMClient
 from pydicom.dataset import Dataset
+from requests import RequestException
 
 from lib.core.files import replacing
 from lib.server.series import NOT_IMAGES, VOLUME_MODALITIES, CaseOfSeries, cases_of
@@ -47,6 +48,7 @@ class PacsIndex:
         self._lock = threading.RLock()
         self._headers: OrderedDict[str, list[Dataset]] = OrderedDict()
         self._known: dict[str, dict[str, Any]] = _remembered(memory)
+        self._left_out: set[str] = set()
         self.images: dict[str, Series] = {}
         self.segs: dict[str, Series] = {}
         self.cases: dict[str, str] = {}
@@ -54,6 +56,8 @@ class PacsIndex:
 
     def refresh(self, remember: bool = False) -> None:
         """Ask the server what there is. `remember`: write down what was looked at; for one process only.
+
+        A series that the server lists but does not serve is left out until it does; it holds up no other.
 
         Raises:
             requests.RequestException: the server does not answer as expected.
@@ -84,7 +88,7 @@ class PacsIndex:
     def case(self, case_id: str) -> CaseOfSeries | None:
         """A case with its planes; None when the series turns out to hold no such case, which is then no longer listed."""
         uid = self.cases[case_id]
-        cases, why = cases_of(uid, self.headers(uid))
+        cases, why = _cases_in(uid, self.headers(uid))
         found = next((c for c in cases if c.id == case_id), None)
         if found is None:
             self._learn(uid, [c.id for c in cases], why)
@@ -92,7 +96,15 @@ class PacsIndex:
 
     def cases_of(self, uid: str) -> list[CaseOfSeries]:
         """All cases of a series, with their planes."""
-        return cases_of(uid, self.headers(uid))[0]
+        return _cases_in(uid, self.headers(uid))[0]
+
+    def left_out(self, uid: str, error: RequestException) -> None:
+        """Say, once, that the server does not serve a series it lists. Raises `error` when it does not answer at all."""
+        if error.response is None:
+            raise error
+        if uid not in self._left_out:
+            logger.warning("Series %s is left out: the server lists it but does not serve it: %s", uid, error)
+        self._left_out.add(uid)
 
     def _wanted(self, series: Series) -> bool:
         return series.modality in self._modalities if self._modalities else series.modality not in NOT_IMAGES
@@ -104,8 +116,12 @@ class PacsIndex:
         if known is None and series.modality in VOLUME_MODALITIES:
             return [series.uid]
         self._headers.pop(series.uid, None)
-        found = self._client.retrieve_series_metadata(series.study, series.uid)
-        cases, why = cases_of(series.uid, [Dataset.from_json(h) for h in found])
+        try:
+            found = self._client.retrieve_series_metadata(series.study, series.uid)
+        except RequestException as e:
+            self.left_out(series.uid, e)
+            return known["cases"] if known is not None else []
+        cases, why = _cases_in(series.uid, [Dataset.from_json(h) for h in found])
         self._known[series.uid] = {"instances": series.instances, "cases": [c.id for c in cases], "why": why}
         if why:
             logger.info("Series %s is not listed: %s", series.uid, why)
@@ -117,6 +133,14 @@ class PacsIndex:
             self._known[uid] = {"instances": self.images[uid].instances, "cases": cases, "why": why}
             kept = {case: series for case, series in self.cases.items() if series != uid}
             self.cases = {**kept, **dict.fromkeys(cases, uid)}
+
+
+def _cases_in(uid: str, headers: list[Dataset]) -> tuple[list[CaseOfSeries], str]:
+    """`cases_of`; headers that are not what DICOM says are why there are none."""
+    try:
+        return cases_of(uid, headers)
+    except (ValueError, TypeError, AttributeError, LookupError) as e:
+        return [], f"its headers cannot be read ({type(e).__name__}: {e})"
 
 
 def _series(found: dict[str, Any]) -> Series:

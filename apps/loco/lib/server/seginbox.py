@@ -24,6 +24,7 @@ from lib.decisions import hashed_name, nameless
 from lib.server.dicomseg import Author, SegHeader, SegReading, read_seg, seg_header, write_seg
 from lib.server.labelfiles import FINAL
 from lib.server.pacs import PacsStudies
+from lib.server.pacsindex import Series
 from lib.server.series import CaseOfSeries, Grid
 from lib.store.records import SegRow
 
@@ -105,14 +106,34 @@ class PacsWithSegs(PacsStudies):
             self._journal.put_seg(replace(row, detail=reason))
 
     def take_new_segs(self) -> list[Outcome]:
-        """Read every SEG series that was not seen yet, oldest first. Raises `HTTPException` 503."""
+        """Read every SEG series that was not seen yet, oldest first, one SEG at a time in memory.
+
+        One that the PACS lists but does not serve is left for the next time. Raises `HTTPException` 503 when it is silent.
+        """
         with self._reading, self.answering():
             seen: dict[str, int] = {}
             for row in self._journal.segs():
                 seen[row.series] = seen.get(row.series, 0) + 1
             new = [s for uid, s in self.index.segs.items() if seen.get(uid, 0) < max(1, s.instances)]
-            found = [seg for s in new for seg in self.client.retrieve_series(s.study, s.uid)]
-            return [o for seg in sorted(found, key=lambda s: seg_header(s).written) for o in self.submit_seg(seg)]
+            known = {row.sop.partition(" ")[0] for row in self._journal.segs()}
+            found = sorted((header for s in new for header in self._headers(s)), key=lambda header: header.written)
+            return [o for header in found if header.sop not in known for o in self._fetched(header)]
+
+    def _headers(self, series: Series) -> list[SegHeader]:
+        try:
+            found = self.client.retrieve_series_metadata(series.study, series.uid)
+        except RequestException as e:
+            self.index.left_out(series.uid, e)
+            return []
+        return [replace(seg_header(Dataset.from_json(h)), study=series.study, series=series.uid) for h in found]
+
+    def _fetched(self, header: SegHeader) -> list[Outcome]:
+        try:
+            seg = self.client.retrieve_instance(header.study, header.series, header.sop)
+        except RequestException as e:
+            self.index.left_out(header.series, e)
+            return []
+        return self.submit_seg(seg)
 
     def seg_stored(self, series_uid: str) -> list[Outcome]:
         """A SEG series was stored a moment ago: read it now. Returns what became of it. Raises `HTTPException` 503."""
@@ -129,8 +150,9 @@ class PacsWithSegs(PacsStudies):
                 return []
             try:
                 outcomes = self._take(seg, header)
-            except CaseError as e:
-                outcomes = [Outcome(header.sop, header.image_series, taken=False, reason=str(e))]
+            except (ValueError, TypeError, AttributeError, LookupError) as e:  # also CaseError
+                why = str(e) if isinstance(e, CaseError) else f"expected a DICOM SEG, but: {e}; store it again"
+                outcomes = [Outcome(header.sop, header.image_series, taken=False, reason=why)]
             for outcome in outcomes:
                 status = "taken" if outcome.taken else "refused"
                 row = SegRow(header.sop, header.series, outcome.image, status, outcome.reason, time.time())
@@ -154,10 +176,10 @@ class PacsWithSegs(PacsStudies):
                 f"SEG {header.sop}", "expected a frame on one of its images, but there is none; draw it again"
             )
         for case, reading in addressed:
-            self._keep_reading(case, reading, header)
+            self._keep_seg(case, reading, header)
         return [Outcome(header.sop, case.id, taken=True) for case, _ in addressed]
 
-    def _keep_reading(self, case: CaseOfSeries, reading: SegReading, header: SegHeader) -> None:
+    def _keep_seg(self, case: CaseOfSeries, reading: SegReading, header: SegHeader) -> None:
         info = {"client_id": header.creator or "pacs", "source": _FROM_PACS, "SOPInstanceUID": header.sop}
         with tempfile.TemporaryDirectory(prefix="loco-seg-") as folder:
             file = Path(folder) / ("label.png" if case.picture else "label.nii.gz")
