@@ -1,7 +1,9 @@
 import os
+import shutil
 
 import pytest
 
+from lib.store.journal import Journal, JournalError
 from lib.store.project import JOURNAL, ModelFolder, open_project
 
 
@@ -81,3 +83,49 @@ def test_files_of_a_model(tmp_path):
     assert all(folder.root in f.parents for f in files)
     assert folder.version(3).name == "0003.pt"
     assert ModelFolder(folder.root) == folder
+
+
+def test_a_copy_of_studies_begins_with_a_copy_of_the_models_and_goes_its_own_way(tmp_path):
+    original = open_project(tmp_path / "app", studies(tmp_path, "a"))
+    original.model("frame").live.write_bytes(b"model")
+    original.journal.add_submission("x", "x", str(tmp_path / "a/labels/final/x.png"), "0", {}, "ann", None, 1.0)
+    original.journal.close()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    copy = open_project(tmp_path / "app", str(tmp_path / "b"))
+    assert copy.folder != original.folder
+    assert copy.model("frame").live.read_bytes() == b"model"
+    assert [copy.journal.label_file(s) for s in copy.journal.latest()] == [tmp_path / "b/labels/final/x.png"]
+    assert open_project(tmp_path / "app", str(tmp_path / "b")).folder == copy.folder
+    assert open_project(tmp_path / "app", str(tmp_path / "a")).folder == original.folder
+
+
+def test_models_that_cannot_be_copied_are_a_sentence_and_leave_nothing(tmp_path, monkeypatch):
+    original = open_project(tmp_path / "app", studies(tmp_path, "a"))
+    original.model("frame").live.write_bytes(b"model")
+    original.journal.close()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+
+    def full(source, target, **_):
+        os.makedirs(target)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(JournalError, match="No space left on device; make room and start again"):
+        open_project(tmp_path / "app", str(tmp_path / "b"))
+    assert os.listdir(tmp_path / "app/model") == [original.folder.name]
+
+
+def test_labels_of_an_earlier_release_move_with_their_studies(tmp_path):
+    folder = studies(tmp_path, "a")
+    journal = Journal(tmp_path / "a" / JOURNAL)
+    journal.set("project", "a-1")
+    with journal.write() as connection:  # as it stored them
+        connection.execute(
+            "INSERT INTO submissions (image, patient, label, sha256, labels, client, ts) VALUES "
+            f"('x', 'x', '{tmp_path}/a/labels/final/x.png', '0', '{{}}', '', 1)"
+        )
+    journal.close()
+    open_project(tmp_path / "app", folder).journal.close()
+    os.rename(folder, tmp_path / "b")
+    moved = open_project(tmp_path / "app", str(tmp_path / "b")).journal
+    assert [moved.label_file(s) for s in moved.latest()] == [tmp_path / "b/labels/final/x.png"]

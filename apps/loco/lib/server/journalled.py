@@ -147,9 +147,9 @@ class JournalledLabels(Datastore):
         with self._submitting:
             files = self._files.by_tag(now=True)[FINAL]
             studies = set(self.list_images())
-            known = {s.image: s.label for s in self._journal.submissions()}
+            known = {s.image: self._journal.label_file(s) for s in self._journal.submissions()}
             for image_id in known.keys() - files.keys():
-                path = Path(known[image_id])
+                path = known[image_id]
                 if path.parent.is_dir() and not path.exists():
                     self._journal.mark_removed(image_id, time.time())
             came = 0
@@ -196,7 +196,10 @@ class JournalledLabels(Datastore):
     def _lies_there(self, entry: int) -> bool:
         """Whether a label is in its place, although an error came: flushing its folder may fail after that."""
         label = self._journal.submission(entry)
-        return label is not None and Path(label.label).is_file() and sha256_of(label.label) == label.sha256
+        if label is None:
+            return False
+        file = self._journal.label_file(label)
+        return file.is_file() and sha256_of(file) == label.sha256
 
     def _submitted(self, entry: int, image_id: str) -> None:
         self._journal.release(image_id)

@@ -56,8 +56,8 @@ def restore_labels(journal: Journal, kept: KeptLabels) -> list[str]:
     """
     restored = []
     for submission in journal.latest():
-        copy, label = kept.path(submission), Path(submission.label)
-        if copy is None or not label.is_absolute() or _is_good(label, submission, journal):
+        copy, label = kept.path(submission), journal.label_file(submission)
+        if copy is None or _is_good(label, submission, journal):
             continue
         try:
             with replacing(label) as target, copy.open("rb") as source:

@@ -6,10 +6,11 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.store.journal import Journal
+from lib.store.journal import Journal, JournalError
 
 JOURNAL = "loco.sqlite"
 
@@ -73,7 +74,7 @@ def open_project(app_dir: str | Path, studies: str) -> Project:
     """The journal lies in the studies, beside a datalist, or in the app's model folder when they are a DICOMweb address.
 
     Models live in `<app>/model/<project>/`, where the project's name is remembered in the journal: two folders of studies
-    never share a model, and a folder that is moved keeps its own.
+    never share a model, and a folder that is moved keeps its own. A copy of a folder begins with a copy of its models.
     """
     models = Path(app_dir) / "model"
     if re.match(r"https?://", studies):
@@ -91,16 +92,49 @@ def open_project(app_dir: str | Path, studies: str) -> Project:
             "allow writing or copy the studies"
         )
     journal = Journal(studies_folder / JOURNAL)
-    name = journal.get("project")
-    if name is None:
-        name = f"{_slug(studies_folder.name)}-{secrets.token_hex(4)}"
-        journal.set("project", name)
-    return Project(journal, models / name)
+    return Project(journal, models / _project_name(journal, models))
 
 
 def state_of_list(listed: Path) -> Path:
     """Folder beside a datalist JSON for its journal and the labels submitted to it."""
     return listed.resolve().with_suffix(".loco")
+
+
+def _project_name(journal: Journal, models: Path) -> str:
+    """The name in the journal; a new one for a new journal, and for one that was copied with its studies."""
+    here = journal.path.parent
+    name, home = journal.get("project"), journal.get("folder")
+    if home is None:
+        journal.make_labels_relative()
+    known = name is not None and not (home and _is_copy(Path(home), here, name))
+    if not known:
+        copied, name = name, f"{_slug(here.name)}-{secrets.token_hex(4)}"
+        if copied is not None and (models / copied).is_dir():
+            _copy_models(models / copied, models / name)
+        journal.set("project", name)
+    if home != str(here):
+        journal.set("folder", str(here))
+    return name
+
+
+def _is_copy(home: Path, here: Path, name: str) -> bool:
+    """Whether the project `name` still lives in `home`, another folder than `here`."""
+    try:
+        if not (home / JOURNAL).is_file() or home.samefile(here):
+            return False
+        return Journal(home / JOURNAL).get("project") == name
+    except (OSError, JournalError):  # nothing of ours, or nothing that can be looked at
+        return False
+
+
+def _copy_models(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.lock", "*.tmp", "cache", "uploads"))
+    except OSError as e:
+        shutil.rmtree(target, ignore_errors=True)
+        raise JournalError(
+            f"expected to copy the models of {source.name}, whose studies were copied, but: {e}; make room and start again"
+        ) from e
 
 
 def _slug(text: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lib.store.database import Database
 from lib.store.records import Side, Submission, submission_from, to_json
@@ -34,7 +35,8 @@ class Submissions(Database):
         Args:
             image: Image id.
             group: Patient (or video) id, the unit of the validation split.
-            label: Label id or path.
+            label: Path of the label file; one below the journal's folder is stored relative to it, so that studies may
+                be moved or copied.
             sha256: Of the label file.
             labels: Names found in the label and their values in it.
             client: Annotator; None or "" is anonymous.
@@ -45,7 +47,7 @@ class Submissions(Database):
         Returns:
             The id of the row; ids rise in the order of submission.
         """
-        values = (image, group, label, sha256, to_json(labels), client or "", model_version, now, kept)
+        values = (image, group, self._relative(label), sha256, to_json(labels), client or "", model_version, now, kept)
         with self.write() as connection:
             cursor = connection.execute(
                 "INSERT INTO submissions (image, patient, label, sha256, labels, client, model_version, ts, kept) "
@@ -88,6 +90,21 @@ class Submissions(Database):
         """The version that counts of each labelled image, in the order of submission."""
         rows = self.read(f"SELECT * FROM submissions WHERE {_LATEST_ACTIVE} ORDER BY id")
         return [submission_from(row) for row in rows]
+
+    def label_file(self, submission: Submission) -> Path:
+        """Where the label file of a submission lies, or lay."""
+        return self.path.parent / submission.label
+
+    def make_labels_relative(self) -> None:
+        """What earlier releases stored of the paths of label files, as this one does."""
+        with self.write() as connection:
+            rows = connection.execute("SELECT id, label FROM submissions").fetchall()
+            changed = [(self._relative(row["label"]), row["id"]) for row in rows]
+            connection.executemany("UPDATE submissions SET label = ? WHERE id = ?", changed)
+
+    def _relative(self, label: str) -> str:
+        path = Path(label)
+        return str(path.relative_to(self.path.parent)) if path.is_relative_to(self.path.parent) else label
 
     def note_start(self, image: str, client: str | None, version: int, now: float) -> None:
         """Remember which model version segmented an image for an annotator, who may go on from there."""
