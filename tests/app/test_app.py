@@ -16,6 +16,7 @@ from studies import write_frames, write_volumes
 
 from lib.core.checkpoint import load_checkpoint
 from lib.decisions import hashed_name
+from lib.trainers.publish import roll_back
 
 ROOT = Path(__file__).resolve().parents[2]
 ORIENTATIONS = ("RAS", "LPS", "PIR", "SLA", "IPR", "ASL")
@@ -132,22 +133,18 @@ def test_scoring_writes_terms_of_every_class_and_the_strategy_reads_them(volumes
     assert (pick.version, pick.reason, pick.details["terms"]) == (1, reply["reason"], reply["terms"])
 
 
-def test_volume_model_trains_resumes_and_segments(tmp_path):
-    ids = write_volumes(tmp_path / "studies", tmp_path / "truth", 4, (36, 30, 28), (1.0, 1.0, 1.2), ("RAS", "LPS"))
-    app = app_on(tmp_path, tmp_path / "studies", epochs=2)
-    assert app._task.name == "volume"
-    submit(app, tmp_path / "truth", ids[:2])
-
-    trainer = app._trainers["volume"]
+def stopped_after_the_first_epoch(app) -> list[int]:
+    """Stop a training after its first epoch; the numbers of its epochs and of those of later trainings."""
+    trainer = app._trainers[app._task.name]
     original = trainer.milestones
     epochs = []
 
     def watched(context):
         milestones = original(context)
-        validate = milestones.epoch_done
+        done = milestones.epoch_done
 
         def epoch_done():
-            validate()
+            done()
             epochs.append(trainer._state.first_epoch + context.trainer.state.epoch)
             if len(epochs) == 1:
                 raise KeyboardInterrupt
@@ -158,11 +155,87 @@ def test_volume_model_trains_resumes_and_segments(tmp_path):
     trainer.milestones = watched
     with pytest.raises(KeyboardInterrupt):
         train(app)
+    return epochs
+
+
+def test_a_stopped_training_is_not_gone_on_with_when_it_shall_start_anew(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 3)
+    app = app_on(tmp_path, tmp_path / "studies", epochs=2)
+    submit(app, tmp_path / "truth", ids[:1])
+    epochs = stopped_after_the_first_epoch(app)
+    train(app, pretrained=False)
+    assert epochs == [1, 1, 2]
+
+
+def test_a_model_of_another_network_goes_live_only_if_it_is_not_worse(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 15)
+    app = app_on(tmp_path, tmp_path / "studies")
+    submit(app, tmp_path / "truth", ids)
+    train(app)
+    train(app, network="deeplabv3plus_resnet50")
+    reasons = [v.details["reason"] for v in app._project.journal.versions("frame")]
+    assert reasons[0] == "first model of its kind"
+    assert reasons[1].endswith("on the same 3 cases")
+
+
+def test_a_model_that_went_live_during_a_training_is_what_its_result_is_compared_with(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 15)
+    app = app_on(tmp_path, tmp_path / "studies")
+    submit(app, tmp_path / "truth", ids)
+    for _ in range(2):
+        train(app)
+    journal, folder = app._project.journal, app._project.model("frame")
+    roll_back("frame", folder, journal, 1)
+    trainer = app._trainers["frame"]
+    original = trainer.milestones
+    seen = []
+
+    def meanwhile(context):
+        milestones = original(context)
+        by_now = milestones._live_by_now
+
+        def after_another_went_live():
+            roll_back("frame", folder, journal, 2)
+            assert trainer._state.live is not None
+            seen.extend([by_now().cases, trainer._state.live.cases])
+            return by_now()
+
+        milestones._live_by_now = after_another_went_live
+        return milestones
+
+    trainer.milestones = meanwhile
+    train(app)
+    now, before = seen
+    assert now.keys() == before.keys()
+    assert now == journal.versions("frame")[1].details["cases"]
+
+
+def test_labels_whose_values_would_change_their_meaning_are_refused(tmp_path):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 2)
+    submit(app_on(tmp_path, tmp_path / "studies", labels="lesion"), tmp_path / "truth", ids)
+    with pytest.raises(
+        SystemExit, match=r"expected --conf labels to keep .*\(lesion 1\), but got lesion 2; keep their"
+    ):
+        app_on(tmp_path, tmp_path / "studies", labels="benign,lesion")
+    assert app_on(tmp_path, tmp_path / "studies", labels="lesion,benign").labels == {"lesion": 1, "benign": 2}
+
+
+def test_volume_model_trains_resumes_and_segments(tmp_path):
+    ids = write_volumes(tmp_path / "studies", tmp_path / "truth", 4, (36, 30, 28), (1.0, 1.0, 1.2), ("RAS", "LPS"))
+    app = app_on(tmp_path, tmp_path / "studies", epochs=2)
+    assert app._task.name == "volume"
+    submit(app, tmp_path / "truth", ids[:2])
+
+    epochs = stopped_after_the_first_epoch(app)
     folder = app._project.model("volume")
     assert load_checkpoint(folder.run).step == 2
     assert not folder.live.exists()
+    submit(app, tmp_path / "truth", ids[2:3])
     stats = train(app)
     assert epochs == [1, 2], "the second epoch only"
+    assert app._project.journal.last_run().last_submission == 2, (
+        "the label that came since starts a training of its own"
+    )
     assert (stats["status"], stats["version"], stats["step"]) == ("done", 1, 4)
     assert not folder.run.exists()
     file, _ = infer(app, ids[3])

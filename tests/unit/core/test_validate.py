@@ -45,7 +45,8 @@ def test_means():
     [
         ((0.1,), None, True, "first model of its kind"),
         ((), None, True, "first model of its kind"),
-        ((0.1, 0.2, 0.3), (), True, "the live model could not be measured on these cases"),
+        ((0.1, 0.2, 0.3), (), True, "newest model goes live: 0 validation cases"),
+        ((0.5,) * 3 + (0.9,), (0.6,) * 3, False, r"Dice 0\.500 against its 0\.600 on the same 3 cases"),
         (
             (0.1, 0.1),
             (0.9, 0.9),

@@ -69,7 +69,9 @@ def plan_for(datastore: Datastore, project: Project, conf: AppConf) -> TaskSpec:
     if conf.kind is None:
         looked = f"from {len(headers)} studies" if headers else "there are no studies to look at; set --conf models"
         logger.info("Model: %s (%s)", kind, looked)
-    spec = plan_task(kind, conf.labels or known_labels(project), headers, conf.method, torch.cuda.is_available())
+    labels = conf.labels or known_labels(project)
+    check_against_submitted(labels, project)
+    spec = plan_task(kind, labels, headers, conf.method, torch.cuda.is_available())
     training = replace(
         spec.training,
         epochs=conf.epochs or spec.training.epochs,
@@ -92,6 +94,18 @@ def known_labels(project: Project) -> Mapping[str, int]:
             "for example --conf labels polyp"
         )
     return names
+
+
+def check_against_submitted(labels: Mapping[str, int], project: Project) -> None:
+    """Raises `SpecError` when a name has another value than in the submitted labels, whose files would change their meaning."""
+    submitted = project.journal.label_names()
+    moved = [name for name, value in labels.items() if submitted.get(name, value) != value]
+    if moved:
+        kept = ", ".join(f"{name} {submitted[name]}" for name in moved)
+        raise SpecError(
+            f"expected --conf labels to keep the values of the labels that were submitted ({kept}), but got "
+            f"{', '.join(f'{name} {labels[name]}' for name in moved)}; keep their order and add new ones at the end"
+        )
 
 
 def look_at(datastore: Datastore) -> list[ImageHeader]:

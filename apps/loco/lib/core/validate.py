@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,10 @@ class Validation:
         """Mean over cases and classes; None without cases."""
         values = [d for case in self.cases.values() for d in case.values()]
         return float(np.mean(values)) if values else None
+
+    def on(self, cases: Collection[str]) -> Validation:
+        """Of some cases alone."""
+        return Validation({name: dice for name, dice in self.cases.items() if name in cases})
 
     @property
     def per_class(self) -> dict[str, float]:
@@ -89,15 +93,14 @@ def validate(
 
 
 def goes_live(candidate: Validation, live: Validation | None) -> tuple[bool, str]:
-    """Whether a new model replaces the live one, and the reason in words. Both were measured on the same cases."""
-    count = len(candidate.cases)
+    """Whether a new model replaces the live one, and the reason in words. They are compared on the cases of both."""
     if live is None:
         return True, "first model of its kind"
+    candidate, live = candidate.on(live.cases), live.on(candidate.cases)
+    count = len(candidate.cases)
     if count < MIN_CASES:
         return True, f"newest model goes live: {count} validation cases cannot tell models apart (at least {MIN_CASES})"
     new, old = candidate.mean_dice, live.mean_dice
-    if old is None:
-        return True, "the live model could not be measured on these cases"
     if new >= old:
         return True, f"Dice {new:.3f} against {old:.3f} of the live model on the same {count} cases"
     return False, f"kept the live model: Dice {new:.3f} against its {old:.3f} on the same {count} cases"

@@ -34,6 +34,15 @@ class Training(Database):
             self._refuse_unknown_run(run_id)
         return bool(changed)
 
+    def go_on(self, run_id: int, stopped: int) -> None:
+        """Note that a run goes on with a stopped one: labels that came since have hardly been learned when it ends."""
+        with self.write() as connection:
+            connection.execute(
+                "UPDATE runs SET last_submission = MIN(last_submission, "
+                "COALESCE((SELECT last_submission FROM runs WHERE id = ?), last_submission)) WHERE id = ?",
+                (stopped, run_id),
+            )
+
     def finish_run(self, run_id: int, status: Status, detail: str, now: float) -> bool:
         """End a run. The first ending stays: False, and nothing written, if it had ended before."""
         if status not in ENDINGS:

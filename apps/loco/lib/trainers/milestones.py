@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from monailabel.tasks.train.basic_train import Context
 
 from lib.core.cases import Case, Record
-from lib.core.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint, why_not_continue
+from lib.core.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint
 from lib.core.distributed import agreed, gathered, rank, world_size
 from lib.core.files import replacing
 from lib.core.methods import note
@@ -62,14 +62,16 @@ class Milestones:
         self._name, self._context, self._state, self._folder, self._journal = name, context, state, folder, journal
         self._progress = Progress(context, state)
         self._recorded = time.monotonic()
+        self._compared: int | None = None
+        """Version of the live model that the run began beside."""
 
     def attach(self, trainer: Engine) -> None:
         """Register with the trainer, and measure the live model on today's validation cases."""
         state, context = self._state, self._context
         live = agreed(lambda: live_checkpoint(self._folder))
-        if live is not None and why_not_continue(live, state.spec) is None:
-            network = restore_network(live).to(context.device).eval()
-            state.live = self._measured(network, live.spec)
+        if live is not None and _comparable(live.spec, state.spec):
+            self._compared = live.version
+            state.live = self._measured(restore_network(live).to(context.device).eval(), live.spec)
         state.tracking.facts(self._facts())
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_done)
         if rank() == 0:
@@ -119,7 +121,8 @@ class Milestones:
         """Publish the best teacher, and close the run in the journal."""
         state, journal = self._state, self._journal
         checkpoint = load_checkpoint(self._folder.best)
-        live, reason = publish(self._name, self._folder, journal, checkpoint, state.best, state.live, state.run_id)
+        rival = self._live_by_now()
+        live, reason = publish(self._name, self._folder, journal, checkpoint, state.best, rival, state.run_id)
         decided("published" if live else "kept", model=self._name, version=checkpoint.version, why=reason)
         self._folder.run.unlink(missing_ok=True)
         self._folder.best.unlink(missing_ok=True)
@@ -127,6 +130,16 @@ class Milestones:
         self._record({**outcome, "status": "done"})
         journal.finish_run(state.run_id, "done", reason, time.time())
         state.tracking.close("done", outcome)
+
+    def _live_by_now(self) -> Validation | None:
+        """Dice of the live model, measured by this process alone when another one went live during the run."""
+        live, context = live_checkpoint(self._folder), self._context
+        if live is None or not _comparable(live.spec, self._state.spec):
+            return None
+        if live.version == self._compared:
+            return self._state.live
+        network = restore_network(live).to(context.device).eval()
+        return validate(network.teacher, context.val_datalist, live.spec.data, live.spec.labels, context.device)
 
     def _measured(self, network: StudentTeacher, spec: TaskSpec, drawn: Drawn | None = None) -> Validation:
         """Dice of the teacher; each of several processes predicts its share of the cases, all get the whole."""
@@ -169,6 +182,7 @@ class Milestones:
                 "labelled": len(state.split.labelled),
                 "unlabelled": len(state.split.unlabelled),
                 "validation": len(state.split.validation),
+                "run": state.run_id,
                 "best": {k: dict(v) for k, v in state.best.cases.items()} if state.best else {},
             },
         )
@@ -180,3 +194,8 @@ class Milestones:
         self._journal.update_run(self._state.run_id, {**stats, "history": self._progress.curve()}, time.time())
         with replacing(self._folder.stats) as file:
             file.write(json.dumps(stats, indent=2).encode())
+
+
+def _comparable(one: TaskSpec, other: TaskSpec) -> bool:
+    """Whether two models answer the same question about the same images, whatever their networks."""
+    return dict(one.labels) == dict(other.labels) and one.data.kind == other.data.kind

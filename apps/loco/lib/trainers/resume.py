@@ -46,7 +46,7 @@ def plan_run(folder: ModelFolder, planned: TaskSpec, request: Mapping[str, Any],
     if live is not None:
         spec = replace(spec, data=live.spec.data)  # studies added since must not move the grid under the model
     state = RunState(spec, split, int(request["run"]), start=live)
-    stopped = _stopped_run(folder, spec)
+    stopped = _stopped_run(folder, spec) if request.get("pretrained", True) else None
     if stopped is not None:
         state.resumed = stopped
         state.first_epoch = stopped.step // spec.training.iterations_per_epoch

@@ -151,7 +151,9 @@ class SemiSupervisedTraining(BasicTrainTask):
             )
         sides = self._project.journal.assign_splits(labelled_groups(records), VALIDATION_SHARE, self._seed)
         split = split_records(records, sides)
-        self._state = plan_run(self._folder, self._spec, request, split)
+        state = self._state = plan_run(self._folder, self._spec, request, split)
+        if state.resumed is not None:
+            self._project.journal.go_on(state.run_id, int(state.resumed.metrics.get("run") or state.run_id))
         logger.info(
             "Training on %d labelled and %d unlabelled studies; %d labelled ones are set aside for validation",
             len(split.labelled), len(split.unlabelled), len(split.validation),
