@@ -18,11 +18,13 @@ def drawn(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".seg.nrrd"])
-@pytest.mark.parametrize("orientation", [*AFFINES, "oblique"])
+@pytest.mark.parametrize("orientation", [*AFFINES, "oblique", "sheared"])
 def test_volumes_keep_values_and_place(tmp_path, suffix, orientation):
     affine = AFFINES.get(orientation, AFFINES["RAS"]).copy()
     if orientation == "oblique":
         affine[:3, :3] = TURN @ affine[:3, :3]
+    if orientation == "sheared":
+        affine[0, 2] = 0.3
     write_mask(drawn(5, 4, 3), affine, tmp_path / f"mask{suffix}")
     read = read_label(tmp_path / f"mask{suffix}")
     np.testing.assert_array_equal(read.array[0].numpy(), drawn(5, 4, 3))

@@ -1,13 +1,15 @@
 """Label maps as files of the formats that viewers ask for, on the voxels of their image.
 
 MONAI Label's writer loads most of ITK at the first mask of a process, some ten seconds for the annotator who presses Run
-first; SimpleITK writes the same files and is ready at once.
+first; SimpleITK writes the same files and is ready at once. NIfTI of volumes is written by nibabel: ITK would make the axes of
+a sheared grid (a tilted gantry) orthogonal, and the mask would lie elsewhere than its image.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import SimpleITK
 from numpy.typing import DTypeLike
@@ -32,6 +34,9 @@ def write_mask(
     Raises:
         CaseError: the format cannot hold such voxels.
     """
+    if affine is not None and mask.ndim == 3 and str(path).lower().endswith((".nii", ".nii.gz")):
+        nib.save(nib.Nifti1Image(mask.astype(dtype), affine), path)
+        return
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(mask.T.astype(dtype)))
     if affine is not None and mask.ndim == 3:
         axes = _TO_LPS @ affine[:3, :3]

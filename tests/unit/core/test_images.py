@@ -92,6 +92,25 @@ def test_a_one_slice_volume(tmp_path):
     assert image.array.shape == (1, 5, 7, 1)
 
 
+@pytest.mark.parametrize("harm", ["no thickness", "parallel axes", "nan"])
+def test_a_volume_without_a_place_in_space_is_refused(tmp_path, harm):
+    affine = np.diag([1.0, 1.0, 0.0 if harm == "no thickness" else 2.0, 1.0])
+    if harm == "parallel axes":
+        affine[:3, 1] = affine[:3, 0]
+    if harm == "nan":
+        affine[0, 3] = np.nan
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), tmp_path / "v.nii")
+    header = nib.load(tmp_path / "v.nii").header.copy()
+    header["sform_code"], header["qform_code"] = 1, 0
+    header["srow_x"], header["srow_y"], header["srow_z"] = affine[:3]
+    header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)  # MONAI takes the qform where these differ
+    content = (tmp_path / "v.nii").read_bytes()  # nibabel would not write such a file
+    (tmp_path / "v.nii").write_bytes(header.binaryblock + content[header.sizeof_hdr :])
+    for read in (read_image, read_label):
+        with pytest.raises(CaseError, match=r"v.nii: expected a header with three directions .* correct its affine"):
+            read(tmp_path / "v.nii")
+
+
 def test_a_nifti_picture_of_two_axes(tmp_path):
     image = read_image(nifti(tmp_path / "two.nii.gz", noise(5, 7).astype(np.float32)))
     assert image.array.shape[:3] == (1, 5, 7)

@@ -139,7 +139,10 @@ def test_images_are_not_added_to_the_studies(client, folder):
 def test_a_folder_of_dicom_is_told_from_one_of_pictures(folder, tmp_path):
     root, _, _ = folder
     assert holds_dicom(root)
-    (root / "frame.png").write_bytes(b"")
+    (root / "preview.png").write_bytes(b"")
+    assert holds_dicom(root), "a picture beside a scan is not what the annotator came for"
+    for n in range(100):
+        (root / f"frame_{n}.png").write_bytes(b"")
     assert not holds_dicom(root)
     assert not holds_dicom(tmp_path / "nowhere")
 

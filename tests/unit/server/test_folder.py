@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import threading
 import time
@@ -49,6 +50,17 @@ def test_every_format_at_any_depth_is_one_case(tmp_path):
     assert studies(tmp_path).list_images() == [
         "a", "b", "c", "case.1", "case.2", "d", "e", "sub__deeper__g", "sub__f", "v",
     ]  # fmt: skip
+
+
+def test_a_name_that_is_no_text_is_left_out_and_said_once(tmp_path, caplog):
+    picture(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/M\xfcller.png")
+    picture(tmp_path / "b.png")
+    store = studies(tmp_path)
+    for _ in range(2):
+        store.refresh()
+        assert store.list_images() == ["b"]
+    assert caplog.text.count(r"expected a name in UTF-8, but got 'M\udcfcller.png'; rename it") == 1
 
 
 def test_equal_stems_are_cases_of_their_own(tmp_path):

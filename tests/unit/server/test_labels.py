@@ -40,6 +40,12 @@ def test_class_indices_on_the_images_grid_are_kept_as_they_are(tmp_path, study):
     assert checked_label(path, study, LABELS, None) == (path, LABELS)
 
 
+def test_a_value_between_the_configured_ones_is_refused(tmp_path, study):
+    path = mask(tmp_path, segments(), nib.load(study).affine)
+    with pytest.raises(CaseError, match=r"expected label values 0, 2 \(polyp\), but got \[1\]"):
+        checked_label(path, study, {"polyp": 2}, None)
+
+
 def test_classes_found_are_those_that_are_drawn(tmp_path, study):
     values = segments()
     values[values == 1] = 0

@@ -1,5 +1,8 @@
 """Looking at the studies before there is a model, on real files."""
 
+import shutil
+import time
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -9,6 +12,7 @@ from unit.helpers import spec_of
 from lib.activelearning.board import Board
 from lib.activelearning.next_image import NextImage
 from lib.core.cases import PATIENT_PATTERN
+from lib.server import coldstart
 from lib.server.coldstart import ColdStart
 from lib.server.folder import FolderStudies
 from lib.store.journal import Journal
@@ -35,6 +39,33 @@ def studies(tmp_path):
         image.save(path)
     (root / "frame_012.png").write_bytes(b"no picture")
     return root
+
+
+def test_studies_that_come_later_are_described_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(coldstart, "_AGAIN_S", 0.01)
+    (tmp_path / "studies").mkdir()
+    project = Project(Journal(tmp_path / "studies/loco.sqlite"), tmp_path / "model" / "project")
+    cold = ColdStart("frame", spec_of(), project, FolderStudies(tmp_path / "studies", project.journal))
+    cold.start()
+    try:
+        for number in (1, 2):
+            write_frames(tmp_path / f"from/{number}", tmp_path / "truth", number)
+            for file in (tmp_path / f"from/{number}").glob("*.png"):
+                shutil.copy(file, tmp_path / "studies" / f"{number}_{file.name}")
+            ids = {p.stem for p in (tmp_path / "studies").glob("*.png")}
+            deadline = time.monotonic() + 60
+            while project.journal.scored_images("frame", 0) != ids and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert project.journal.scored_images("frame", 0) == ids
+    finally:
+        cold.stop()
+
+
+def test_of_a_large_pool_a_sample_is_described(studies, tmp_path, monkeypatch):
+    monkeypatch.setattr(coldstart, "MAX_STUDIES", 8)
+    project = Project(Journal(studies / "loco.sqlite"), tmp_path / "model" / "project")
+    cold = ColdStart("frame", spec_of(), project, FolderStudies(studies, project.journal))
+    assert [cold.look() for _ in range(3)] == [8, 1, 0], "another one in place of the one that is no picture"
 
 
 def test_every_readable_study_is_described_once_and_bad_ones_come_last(studies, tmp_path, caplog):

@@ -17,6 +17,10 @@ class Labels:
 
     def __init__(self):
         self.synced = 0
+        self.images = ["a"]
+
+    def list_images(self):
+        return self.images
 
     def sync_journal(self):
         self.synced += 1
@@ -122,6 +126,17 @@ def test_a_new_live_model_is_scored_once(journal):
         retraining.tick(NOW)
     scoring = [task for task in started if task[1] == "scoring"]
     assert [task[0]["model_version"] for task in scoring] == [1, 2]
+
+
+def test_studies_that_come_later_are_scored_by_the_model_that_serves(journal):
+    started = []
+    retraining = watcher(journal, started)
+    journal.add_version("frame", "live.pt", "0" * 64, None, 0.5, 3, {}, True, NOW)
+    for images in (["a"], ["a", "b"], ["b"]):
+        retraining._datastore.images = images
+        for _ in range(20):
+            retraining.tick(NOW)
+    assert len(started) == 2, "when it went live, and when b came"
 
 
 def test_labels_in_the_folder_are_looked_for_now_and_then(journal):

@@ -62,9 +62,13 @@ class Case:
 
 
 def patient_of(image_id: str, pattern: str = PATIENT_PATTERN) -> str:
-    """The patient (or video) that an image belongs to: the first group of `pattern`, else the id itself."""
+    """The patient (or video) that an image belongs to: the first group of `pattern` that matches, else the id itself.
+
+    >>> patient_of("12_x", r"^(?:(pat[0-9]+)|([0-9]+))_")
+    '12'
+    """
     match = re.search(pattern, image_id)
-    return (match.group(1) if match and match.groups() else image_id).lower()
+    return next((group for group in match.groups() if group), image_id).lower() if match else image_id.lower()
 
 
 def split_records(records: Iterable[Record], sides: Mapping[str, Side]) -> Split:

@@ -232,6 +232,12 @@ def _load(path: str | Path, colour: bool = False) -> tuple[Tensor, np.ndarray | 
         raise CaseError(path, f"expected a 2D or 3D image, but got shape {tuple(array.shape[1:])}; split or convert it")
     if affine is not None and affine.shape[0] == 3:
         affine = _affine_to_3d(affine)
+    if affine is not None and not _spans_space(affine):
+        raise CaseError(
+            path,
+            "expected a header with three directions and sizes of voxels above 0 mm, but got "
+            f"{affine[:3, :3].round(4).tolist()}; correct its affine",
+        )
     return array.contiguous(), affine
 
 
@@ -264,6 +270,12 @@ def _affine_to_3d(affine: np.ndarray) -> np.ndarray:
     full = np.eye(4)
     full[:2, :2], full[:2, 3] = affine[:2, :2], affine[:2, 2]
     return full
+
+
+def _spans_space(affine: np.ndarray) -> bool:
+    """Whether voxels of this affine have a volume: nothing can be resampled, or found again, on a grid without."""
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.isfinite(affine).all() and sizes.min() > 0 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-3)
 
 
 def _unreadable(path: str | Path, e: Exception) -> CaseError:

@@ -1,4 +1,7 @@
-"""Looks at every study once, in the background, so that the first images can be chosen before there is a model."""
+"""Looks at every study once, in the background, so that the first images can be chosen before there is a model.
+
+Studies that come later are looked at when they come: the server may be started on a folder that is still being filled.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ from lib.studies import image_of
 logger = logging.getLogger(__name__)
 
 _COMMIT_EVERY = 10
+_AGAIN_S = 30.0
+"""So long after a look the next one is for studies that came since."""
 MAX_STUDIES = 5000
 """A larger pool is sampled: enough to tell what is typical."""
 
@@ -46,7 +51,8 @@ class ColdStart:
         journal = self._project.journal
         done = journal.scored_images(self._name, 0)
         images = [i for i in sorted(self._datastore.list_images()) if i not in done]
-        images = images[:: max(1, -(-len(images) // MAX_STUDIES))]
+        room = MAX_STUDIES - len(done)
+        images = images[:: max(1, -(-len(images) // room))] if room > 0 else []
         rows: list[Score] = []
         for image_id in images:
             if self._stop.is_set():
@@ -71,10 +77,20 @@ class ColdStart:
         return len(images)
 
     def _run(self) -> None:
+        seen: set[str] = set()
+        while True:
+            images = set(self._datastore.list_images())
+            if images - seen:
+                self._look_and_say()
+            seen = images
+            if self._stop.wait(_AGAIN_S):
+                return
+
+    def _look_and_say(self) -> None:
         try:
             started = time.time()
             count = self.look()
             if count:
                 logger.info("Looked at %d studies in %.0f s for the cold start", count, time.time() - started)
-        except (OSError, RuntimeError, ValueError):  # a full disk, the journal, pixels that torch cannot take
-            logger.exception("Could not look at the studies; the first images are chosen at random")
+        except Exception:  # a full disk, the journal, pixels that torch cannot take: the thread goes on
+            logger.exception("Could not look at the studies; those not looked at are chosen last")

@@ -5,8 +5,10 @@ The files themselves are never changed. Segmentations are stored in a folder of 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from lib.server.catalogue import DicomFolder, Merged, StoredSegmentations
 from lib.server.metadata import metadata_of
 from lib.server.qido import SERIES, STUDY, json_of, picked
 
+logger = logging.getLogger(__name__)
+
 STATE = ".loco"
 """Folder of the app below the studies; what begins with a dot is no study."""
 SEGMENTATIONS = "segmentations"
@@ -24,14 +28,24 @@ _PREAMBLE = 128
 
 
 def holds_dicom(root: Path) -> bool:
-    """Whether a folder holds DICOM files, and neither pictures nor volumes beside the labels that were submitted."""
-    found = False
+    """Whether the studies of a folder are DICOM files: it holds some, and at least as many as pictures and volumes.
+
+    So the preview or the icons on a patient's disc do not take the place of what was scanned. Submitted labels do not count.
+    """
+    images, others = 0, []
     for folder, folders, names in os.walk(root):
         folders[:] = [f for f in folders if not f.startswith(".") and f != "labels"]
-        if any(name.lower().endswith(SUFFIXES) for name in names):
-            return False
-        found = found or any(_is_dicom(Path(folder, name)) for name in names)
-    return found
+        images += sum(name.lower().endswith(SUFFIXES) for name in names)
+        others += [Path(folder, name) for name in names if not name.lower().endswith(SUFFIXES)]
+    wanted = max(1, images)
+    found = sum(1 for _ in islice(filter(_is_dicom, others), wanted))
+    if found and images:
+        kinds = ["DICOM files", "pictures and volumes"]
+        served, left = kinds if found == wanted else reversed(kinds)
+        logger.warning(
+            "%s and %s lie in one folder: the former are served, the latter are not; separate them", served, left
+        )
+    return found == wanted
 
 
 class FolderClient:

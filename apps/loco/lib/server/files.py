@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _SETTLED_NS = 2_000_000_000
 """A folder that changed less than this before it was read may have changed again within the same tick of the clock."""
@@ -30,7 +33,8 @@ class FileTree:
     """Files below `root` with one of `suffixes` (any case), by their path in it with `/`.
 
     Only folders whose modification time changed are read again, so a look costs one call per folder, works on network mounts
-    and needs no watching thread. Hidden files and folders, links to folders and `skip` (paths in `root`) are left out.
+    and needs no watching thread. Hidden files and folders, links to folders and `skip` (paths in `root`) are left out; and so,
+    with a warning, are names that are no text: neither a journal nor a viewer could name them.
     """
 
     def __init__(self, root: Path, suffixes: Sequence[str], skip: Collection[str] = ()) -> None:
@@ -40,6 +44,7 @@ class FileTree:
         self._next = 0.0
         self._lock = threading.Lock()
         self._version = 0
+        self._nameless: set[str] = set()
 
     def files(self, now: bool = False) -> tuple[str, ...]:
         """Paths, sorted. `now`: look also right after the last look."""
@@ -80,6 +85,8 @@ class FileTree:
                     path = f"{name}/{entry.name}" if name else entry.name
                     if entry.name.startswith(".") or path in self._skip:
                         continue
+                    if not self._is_text(path):
+                        continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(path)
                     elif entry.name.lower().endswith(self._suffixes):
@@ -87,3 +94,13 @@ class FileTree:
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return None
         return _Folder(stamp, time.time_ns() - stamp > _SETTLED_NS, tuple(files), tuple(folders))
+
+    def _is_text(self, path: str) -> bool:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            if path not in self._nameless:
+                logger.warning("Left out: expected a name in UTF-8, but got %s; rename it", ascii(path))
+            self._nameless.add(path)
+            return False
+        return True

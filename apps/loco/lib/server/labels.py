@@ -57,6 +57,10 @@ def checked_label(
     stored = label_on_image(loaded, study, label)
     values = _by_name(stored, label_info, labels, label) if label_info else stored
     classes = class_indices(values, max(labels.values()) + 1, label)
+    unnamed = sorted(set(torch.unique(classes).tolist()) - {0, *labels.values()})
+    if unnamed:
+        known = ", ".join(f"{value} ({name})" for name, value in labels.items())
+        raise CaseError(label, f"expected label values 0, {known}, but got {unnamed[:5]}; use the configured labels")
     found = {name: index for name, index in labels.items() if bool((classes == index).any())}
     unchanged = stored.shape == loaded.array.shape and torch.equal(classes.to(torch.int64), loaded.array)
     if unchanged:

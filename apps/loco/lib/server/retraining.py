@@ -57,6 +57,8 @@ class Retraining:
         self._ticks = 0
         self._scored_version: int | None = None
         self._tried_version, self._scorings = 0, 0
+        self._offered: set[str] = set()
+        """Studies that there were when the last scoring pass began."""
         self._started_here = False
         self._failing = False
         self.waiting_for = ""
@@ -84,6 +86,8 @@ class Retraining:
         self._ticks += 1
         if self._ticks % _SYNC_EVERY == 1:
             self._datastore.sync_journal()
+            if set(self._datastore.list_images()) - self._offered:
+                self._scored_version = None  # a pass scores what has no score yet
         self._close_dead_runs()
         self._score_if_due()
         runs = [r for r in self._journal.runs() if r.model == self._model]
@@ -137,6 +141,7 @@ class Retraining:
             return
         self._scorings = 1 if live.version != self._tried_version else self._scorings + 1
         self._scored_version = self._tried_version = live.version
+        self._offered = set(self._datastore.list_images())
 
         def ended(task: Mapping[str, Any]) -> None:
             if task["status"] == "ERROR" and self._scorings < _SCORINGS:
