@@ -50,7 +50,7 @@ def plan_training(kind: Kind, cuda: bool) -> TrainSpec:
     if cuda:
         return TrainSpec(10, 200, 8 if kind != "volume" else 2, 8 if kind != "volume" else 2, 1e-2, 0.99)
     if kind == "volume":
-        return TrainSpec(4, 20, 1, 1, 3e-2, 0.9)
+        return TrainSpec(4, 20, 1, 1, 5e-2, 0.9)
     return TrainSpec(5, 30, 2, 2, 1e-3, 0.9, weight_decay=1e-2, optimizer="adamw", encoder_rate=1.0)
 
 
