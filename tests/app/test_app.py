@@ -158,6 +158,52 @@ def stopped_after_the_first_epoch(app) -> list[int]:
     return epochs
 
 
+def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path):
+    """Also in the network's dropout, which the default network for pictures has."""
+    losses = []
+    for name in ("whole", "stopped"):
+        ids = write_frames(tmp_path / name / "studies", tmp_path / name / "truth", 3)
+        app = app_on(tmp_path / name, tmp_path / name / "studies", epochs=2)
+        submit(app, tmp_path / name / "truth", ids[:2])
+        seen = losses_of(app)
+        if name == "stopped":
+            stopped_after_the_first_epoch(app)
+        train(app)
+        losses.append(seen)
+    assert len(losses[0]) == 4
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_why_a_stopped_training_does_not_go_on_is_said(tmp_path, caplog):
+    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 3)
+    app = app_on(tmp_path, tmp_path / "studies", epochs=2)
+    submit(app, tmp_path / "truth", ids[:1])
+    stopped_after_the_first_epoch(app)
+    train(app, max_epochs=1)
+    assert "its options were others: training.epochs 2, now 1" in caplog.text
+
+
+def losses_of(app) -> list[float]:
+    """The losses of all steps from now on."""
+    trainer = app._trainers[app._task.name]
+    original = trainer.milestones
+    losses = []
+
+    def watched(context):
+        milestones = original(context)
+        done = milestones.iteration_done
+
+        def iteration_done():
+            losses.append(float(context.trainer.state.output[0]["loss"]))
+            done()
+
+        milestones.iteration_done = iteration_done
+        return milestones
+
+    trainer.milestones = watched
+    return losses
+
+
 def test_a_stopped_training_is_not_gone_on_with_when_it_shall_start_anew(tmp_path):
     ids = write_frames(tmp_path / "studies", tmp_path / "truth", 3)
     app = app_on(tmp_path, tmp_path / "studies", epochs=2)

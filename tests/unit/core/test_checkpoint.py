@@ -1,5 +1,7 @@
 import os
+import pickle
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -35,6 +37,25 @@ def test_what_is_saved_comes_back(tmp_path):
     assert (got.thresholds, got.step, got.version, got.metrics) == ([0.9, 0.8], 12, 3, {"dice": 0.5})
     assert got.optimizer == {"state": {}}
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["m.pt"]
+
+
+def test_a_file_of_before_the_loss_scaling_was_kept_is_read(tmp_path):
+    save_checkpoint(plain(), tmp_path / "m.pt")
+    content = torch.load(tmp_path / "m.pt", weights_only=True)
+    del content["scaler"]
+    torch.save(content, tmp_path / "m.pt")
+    assert load_checkpoint(tmp_path / "m.pt").scaler == {}
+
+
+def test_it_travels_to_another_process_as_bytes():
+    """Of a tensor each a descriptor of a file would be held there: a thousand of them is more than a process may have."""
+    weights = {f"w{n}": torch.full((3,), float(n)) for n in range(50)}
+    sent = ForkingPickler.dumps(Checkpoint(spec_of(), weights, weights, step=7))
+    before = len(os.listdir("/proc/self/fd"))
+    got = pickle.loads(sent)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert (got.spec, got.step) == (spec_of(), 7)
+    assert all(torch.equal(got.student[name], value) for name, value in weights.items())
 
 
 @pytest.mark.parametrize("where", ["save", "fsync", "replace"])

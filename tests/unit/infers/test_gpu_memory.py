@@ -1,43 +1,35 @@
 """A GPU that runs out of memory, simulated: less at once, and the reply says so."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
+from lib.core import predict
 from lib.core.methods import METHODS
 from lib.core.plan import plan_task
 from lib.core.spec import MethodSpec
-from lib.infers import segmentation
 from lib.trainers.options import smaller_batches
 
 
 def predict_with(room, asked):
     """`predict` on a GPU with room for some slices at once."""
 
-    def predict(network, case, data, device, at_once=8):
+    def answer(network, case, data, device, with_projection=False, at_once=8):
         asked.append(at_once)
         if at_once > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return "prediction"
 
-    return predict
-
-
-def live():
-    return SimpleNamespace(
-        checkpoint=SimpleNamespace(spec=SimpleNamespace(data=None)), network=SimpleNamespace(teacher=None)
-    )
+    return answer
 
 
 def test_inference_goes_on_with_one_slice_at_a_time_and_says_so(monkeypatch):
     asked = []
-    monkeypatch.setattr(segmentation, "predict", predict_with(4, asked))
-    prediction, note = segmentation._predict_in_memory(live(), None, torch.device("cpu"))
+    monkeypatch.setattr(predict, "predict", predict_with(4, asked))
+    prediction, note = predict.predict_in_memory(None, None, None, torch.device("cpu"))
     assert (prediction, note, asked) == ("prediction", "one slice at a time, for want of GPU memory", [8, 1])
-    monkeypatch.setattr(segmentation, "predict", predict_with(0, asked))
+    monkeypatch.setattr(predict, "predict", predict_with(0, asked))
     with pytest.raises(torch.OutOfMemoryError):
-        segmentation._predict_in_memory(live(), None, torch.device("cpu"))
+        predict.predict_in_memory(None, None, None, torch.device("cpu"))
 
 
 def test_batches_become_smaller_until_one_of_each_is_left():

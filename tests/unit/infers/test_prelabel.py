@@ -63,6 +63,17 @@ def test_no_more_than_the_given_number_is_loaded_ahead():
     assert most <= 5  # four ahead and the one that is worked on
 
 
+def test_a_study_that_the_gpu_has_no_room_for_is_reported_and_the_rest_goes_on():
+    def work(i):
+        if i == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return i
+
+    found = dict(overlapped(range(4), lambda i: i, work, lambda i, r: r, 1, 2))
+    assert isinstance(found.pop(1), torch.OutOfMemoryError)
+    assert found == {0: 0, 2: 2, 3: 3}
+
+
 def test_what_cannot_be_read_or_written_is_reported_and_the_rest_goes_on():
     def load(i):
         if i == 1:

@@ -117,6 +117,23 @@ def test_a_run_whose_process_is_gone_is_closed_and_gone_on_with(journal):
     assert [task[0]["reason"] for task in started] == ["going on with the interrupted training"]
 
 
+def test_an_interrupted_training_goes_on_with_the_options_it_was_started_with(journal):
+    started = []
+    submit(journal, "a", "b")
+    journal.keep_options("frame", {"max_epochs": 7, "method": "fixmatch"})
+    retraining = watcher(journal, started)
+    journal.start_run("frame", "started by hand", journal.last_submission_id(), dead_pid(), NOW)
+    retraining.tick(NOW)
+    assert started[0][0] == {
+        "model": "frame", "reason": "going on with the interrupted training", "max_epochs": 7, "method": "fixmatch",
+    }  # fmt: skip
+    started[0][2]({"status": "DONE"})
+    journal.finish_run(journal.start_run("frame", "x", 2, os.getpid(), NOW), "done", "", NOW)
+    submit(journal, "c", "d")
+    retraining.tick(NOW)
+    assert started[1][0] == {"model": "frame", "reason": "2 new labels"}, "a new one has the server's own"
+
+
 def test_a_new_live_model_is_scored_once(journal):
     started = []
     retraining = watcher(journal, started)

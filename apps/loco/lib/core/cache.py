@@ -35,7 +35,7 @@ Item = dict[str, Tensor]
 
 _ROOM = 0.9
 """Share of the limit that is left after files were removed, so that not every write has to look again."""
-_LOOK_EVERY = 1 / 16
+_LOOK_EVERY = 1 / 64
 """Share of the limit that one process writes before it looks at what the others have written."""
 _ABANDONED_S = 3600.0
 """Age of a half-written file whose writer must have died."""
@@ -44,8 +44,8 @@ _ABANDONED_S = 3600.0
 class CaseCache:
     """Tensors by key under `folder`, the least recently used removed when they exceed `limit` bytes.
 
-    The limit is lowered to half of the disk that would be free without the cache. It may be exceeded by a sixteenth for
-    each process that writes. A disk that takes no more files is said once; from then on nothing is written.
+    The limit is lowered to half of the disk that would be free without the cache. It may be exceeded by a sixty-fourth
+    for each process that writes. A disk that takes no more files is said once; from then on nothing is written.
     """
 
     def __init__(self, folder: str | Path, limit: int) -> None:

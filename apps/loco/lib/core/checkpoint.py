@@ -2,11 +2,13 @@
 
 Keys: `format` (int), `spec` (TaskSpec as a dict), `student`, `teacher` (state dicts), `method` (its state, e.g. thresholds),
 `thresholds` (K floats), `optimizer` (state dict or None), `step` (optimiser steps done), `version` (published number or 0),
-`metrics` (Dice and what else is known). Only tensors, numbers, strings, lists and dicts: loads with `weights_only=True`.
+`metrics` (Dice and what else is known), `scaler` (state of the loss scaling or empty). Only tensors, numbers, strings, lists
+and dicts: loads with `weights_only=True`.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -39,14 +41,20 @@ class Checkpoint:
     step: int = 0
     version: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    scaler: Mapping[str, Any] = field(default_factory=dict)
+    """Of the loss in mixed precision; empty without it, and in files of earlier releases."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels to another process as bytes: each tensor by itself would hold a file descriptor there."""
+        with io.BytesIO() as file:
+            torch.save(_content(self), file)
+            return _from_bytes, (file.getvalue(),)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write to a temporary file beside `path`, flush it to disk, then rename: readers see the old file or the new one."""
-    content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
-    content.update(format=FORMAT, spec=checkpoint.spec.to_dict())
     with replacing(path) as file:
-        torch.save(content, file)
+        torch.save(_content(checkpoint), file)
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -73,6 +81,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
             f"expected checkpoint format {FORMAT}, but {Path(path).name} has {content['format']}; update the app"
         )
     known = {f.name for f in fields(Checkpoint)}
+    content.setdefault("scaler", {})
     missing = known - set(content)
     if missing:
         raise CheckpointError(f"expected a complete checkpoint, but {Path(path).name} lacks {sorted(missing)}")
@@ -84,6 +93,17 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
             f"{Path(path).name} cannot be used: {e}; train a model with this version of the app"
         ) from e
     return Checkpoint(**values)
+
+
+def _content(checkpoint: Checkpoint) -> dict[str, Any]:
+    content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
+    return {**content, "format": FORMAT, "spec": checkpoint.spec.to_dict()}
+
+
+def _from_bytes(content: bytes) -> Checkpoint:
+    values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    del values["format"]
+    return Checkpoint(**{**values, "spec": TaskSpec.from_dict(values["spec"])})
 
 
 def why_not_continue(checkpoint: Checkpoint, spec: TaskSpec) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from lib.core.cases import Case
 from lib.core.grid import Grid, to_native
 from lib.core.spec import DataSpec
+
+logger = logging.getLogger(__name__)
 
 _SLICES_AT_ONCE = 8
 _SLICES_PER_WINDOW = 2
@@ -81,6 +84,20 @@ def predict(
         probs, projection = _padded(forward, case.image[None], network.divisor)
         probs, projection = probs[0], projection[0] if projection is not None else None
     return Prediction(probs.float().cpu(), case.grid, projection.half().cpu() if projection is not None else None)
+
+
+def predict_in_memory(
+    network: nn.Module, case: Case, data: DataSpec, device: torch.device, with_projection: bool = False
+) -> tuple[Prediction, str]:
+    """`predict`, and what had to be done for want of GPU memory. Raises `torch.OutOfMemoryError` when nothing helps."""
+    try:
+        return predict(network, case, data, device, with_projection), ""
+    except torch.OutOfMemoryError:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    logger.warning("The GPU is out of memory: segmenting again with one slice at a time")
+    prediction = predict(network, case, data, device, with_projection, at_once=1)
+    return prediction, "one slice at a time, for want of GPU memory"
 
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor | None]]

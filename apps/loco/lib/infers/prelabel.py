@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lib.core.cases import Case, load_case
 from lib.core.images import CaseError
-from lib.core.predict import Prediction, predict
+from lib.core.predict import Prediction, predict_in_memory
 from lib.decisions import hashed_name, nameless
 from lib.infers.segmentation import LiveModel, Segmentation, described
 from lib.progressbar import track
@@ -93,7 +93,7 @@ class PreLabelling(BatchInferTask):
             return load_case(datastore.get_image_uri(image), None, spec.data, spec.network.classes)
 
         def segment(case: Case) -> tuple[Case, Prediction]:
-            return case, predict(live.network.teacher, case, spec.data, device)
+            return case, predict_in_memory(live.network.teacher, case, spec.data, device)[0]
 
         def write(image: str, result: tuple[Case, Prediction]) -> dict[str, Any]:
             case, prediction = result
@@ -164,8 +164,8 @@ def overlapped(
     At most `ahead` items are loaded and at most as many wait to be written.
 
     Yields:
-        Each item, in order, with what `write` returned, or with the `CaseError`, `HTTPException` or `OSError` that one of
-        the three raised; any other exception ends the run.
+        Each item, in order, with what `write` returned, or with the `CaseError`, `HTTPException`, `OSError` or
+        `torch.OutOfMemoryError` that one of the three raised; any other exception ends the run.
     """
     source = iter(items)
     loading: deque[tuple[Item, Future]] = deque()
@@ -180,7 +180,8 @@ def overlapped(
         while loading:
             item, future = loading.popleft()
             refill()
-            writing.append((item, writer.submit(write, item, work(future.result())) if not _failed(future) else future))
+            done = future if _failed(future) else _outcome(work, future.result())
+            writing.append((item, done if _failed(done) else writer.submit(write, item, done.result())))
             if len(writing) > ahead:
                 yield _finished(*writing.popleft())
         while writing:
@@ -199,7 +200,17 @@ def write_mask(mask: Tensor, affine: np.ndarray | None, folder: Path) -> Path:
 
 
 _END: Any = object()
-_EXPECTED = (CaseError, HTTPException, OSError)
+_EXPECTED = (CaseError, HTTPException, OSError, torch.OutOfMemoryError)
+
+
+def _outcome(work: Callable[[Loaded], Result], loaded: Loaded) -> Future:
+    """What `work` returned, or one of the expected exceptions, as if another thread had done it."""
+    done: Future = Future()
+    try:
+        done.set_result(work(loaded))
+    except _EXPECTED as e:
+        done.set_exception(e)
+    return done
 
 
 def _failed(future: Future) -> bool:

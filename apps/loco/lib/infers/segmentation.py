@@ -21,7 +21,7 @@ from lib.core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, re
 from lib.core.images import PICTURE_SUFFIXES, CaseError, is_picture
 from lib.core.lowcontrast import confidence
 from lib.core.methods import note
-from lib.core.predict import Prediction, likeliest, predict
+from lib.core.predict import Prediction, likeliest, predict_in_memory
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
 from lib.maskfile import write_mask
@@ -65,7 +65,8 @@ class Segmentation(BasicInferTask):
         """Class probabilities on the study's voxels, and the words that go with them."""
         with self._one_at_a_time:
             live = self.live(device)
-            prediction, note = _predict_in_memory(live, data["case"], torch.device(device))
+            spec = live.checkpoint.spec
+            prediction, note = predict_in_memory(live.network.teacher, data["case"], spec.data, torch.device(device))
         mask, data["result"] = described(live, prediction)
         data["result"] |= {"note": note} if note else {}
         data["pred"] = mask.numpy()
@@ -109,7 +110,7 @@ class Segmentation(BasicInferTask):
         spec = live.checkpoint.spec
         case = load_case(image, None, spec.data, spec.network.classes)
         with self._one_at_a_time:
-            prediction, _ = _predict_in_memory(live, case, torch.device(device))
+            prediction, _ = predict_in_memory(live.network.teacher, case, spec.data, torch.device(device))
         return case, prediction, live
 
     def live(self, device: str) -> LiveModel:
@@ -132,18 +133,6 @@ class Segmentation(BasicInferTask):
             return known
         self._live[device] = LiveModel(checkpoint, network, stamp)
         return self._live[device]
-
-
-def _predict_in_memory(live: LiveModel, case: Case, device: torch.device) -> tuple[Prediction, str]:
-    """The prediction, and what had to be done for want of GPU memory. Raises `torch.OutOfMemoryError` when nothing helps."""
-    data = live.checkpoint.spec.data
-    try:
-        return predict(live.network.teacher, case, data, device), ""
-    except torch.OutOfMemoryError:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    logger.warning("The GPU is out of memory: segmenting again with one slice at a time")
-    return predict(live.network.teacher, case, data, device, at_once=1), "one slice at a time, for want of GPU memory"
 
 
 def described(live: LiveModel, prediction: Prediction) -> tuple[Tensor, dict[str, Any]]:

@@ -20,7 +20,7 @@ from lib.core.checkpoint import Checkpoint, restore_network
 from lib.core.dropout import dropout_passes
 from lib.core.images import CaseError
 from lib.core.lowcontrast import field_of_view, score_image
-from lib.core.predict import predict
+from lib.core.predict import predict_in_memory
 from lib.core.quality import quality_terms
 from lib.core.uncertainty import epistemic_entropy
 from lib.store.project import Project
@@ -81,7 +81,7 @@ class LowContrastScoring(ScoringMethod):
             try:
                 case = load_case(record.image, None, checkpoint.spec.data, checkpoint.spec.network.classes)
                 rows.append(self._score(record.id, case, checkpoint, network, areas, device))
-            except CaseError as e:
+            except (CaseError, torch.OutOfMemoryError) as e:
                 logger.warning("Not scored: %s", e)
                 skipped += 1
             if count % _COMMIT_EVERY == 0 or count == len(todo):
@@ -116,7 +116,7 @@ class LowContrastScoring(ScoringMethod):
     ) -> Score:
         """All terms of one study."""
         spec = checkpoint.spec
-        prediction = predict(network.teacher, case, spec.data, device, with_projection=True)
+        prediction, _ = predict_in_memory(network.teacher, case, spec.data, device, with_projection=True)
         field = field_of_view(case.image, spec.data.kind == "frame")
         found = score_image(prediction, _thresholds(checkpoint), spec.labels, areas, field)
         terms = found.terms() | quality_terms(case.image, field)

@@ -21,10 +21,11 @@ that is killed each time, for want of memory say, must end some day."""
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to start a run now, and the reason or what it waits for, in words."""
+    """Whether to start a run now, and the reason or what it waits for, in words; `again` with the options of the last run."""
 
     start: bool
     reason: str
+    again: bool = False
 
 
 def decide(
@@ -55,9 +56,9 @@ def decide(
     quiet = _since(submissions[-1].ts, now)
     if runs and _failures_in_a_row(runs) <= MAX_RETRIES.get(runs[0].status, 0):
         if runs[0].status == "interrupted":
-            return Decision(True, "going on with the interrupted training")
+            return Decision(True, "going on with the interrupted training", again=True)
         if runs[0].ended and _since(runs[0].ended, now) >= retrain_idle:
-            return Decision(True, "trying again after a failed training")
+            return Decision(True, "trying again after a failed training", again=True)
         return Decision(False, "waiting to try again after a failed training")
     fresh, wanted = new_labels(submissions, runs, retrain_after)
     if fresh < wanted:

@@ -99,10 +99,10 @@ class Retraining:
             self.waiting_for = decision.reason
         if decision.start and self._settings.enabled:
             decided("retrain", model=self._model, why=decision.reason)
-            self._train(decision.reason)
+            self._train(decision.reason, self._journal.options_of_last_run(self._model) if decision.again else {})
         return decision
 
-    def _train(self, reason: str) -> None:
+    def _train(self, reason: str, options: Mapping[str, Any]) -> None:
         """Start a training. One that is stopped or dies before it has opened its run is journalled here.
 
         Otherwise nothing would tell that it was, and the policy would start it again at once and for ever.
@@ -123,7 +123,7 @@ class Retraining:
                 self._started_here = False
 
         self._started_here = True
-        self._run_task({"model": self._model, "reason": reason}, "train", ended)
+        self._run_task({**options, "model": self._model, "reason": reason}, "train", ended)
 
     def _watch(self) -> None:
         while not self._stop.wait(TICK_S):

@@ -7,6 +7,7 @@ passed in as `now`, unix seconds, so that policies and tests are deterministic.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from lib.store.comparisons import Comparisons
@@ -35,6 +36,14 @@ class Journal(Submissions, Readings, Training, Scores, Picking, Pins, Comparison
         """The value stored under `key`, or `default`."""
         rows = self.read("SELECT value FROM meta WHERE key = ?", (key,))
         return json.loads(rows[0]["value"]) if rows else default
+
+    def keep_options(self, model: str, options: Mapping[str, Any]) -> None:
+        """Remember with which options a run of `model` was started, for one that goes on with it."""
+        self.set(f"options/{model}", dict(options))
+
+    def options_of_last_run(self, model: str) -> dict[str, Any]:
+        """What `keep_options` was told last; empty before."""
+        return self.get(f"options/{model}", {})
 
     def set(self, key: str, value: Any) -> None:
         """Store a value that JSON can hold under `key`, replacing what was there."""

@@ -178,6 +178,7 @@ class Milestones:
             thresholds=self._thresholds(),
             optimizer=context.optimizer.state_dict(),
             step=self._progress.step,
+            scaler=state.scaler.state_dict() if state.scaler is not None else {},
             metrics={
                 "labelled": len(state.split.labelled),
                 "unlabelled": len(state.split.unlabelled),

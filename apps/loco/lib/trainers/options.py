@@ -60,6 +60,11 @@ def checked_request(request: Mapping[str, Any], config: Mapping[str, Any]) -> di
     return {**options, "device": _chosen(options.get("device", config["device"])), **_FIXED}
 
 
+def chosen_options(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request chose of a run's specification: what another one must say to go on with the run."""
+    return {key: _chosen(request[key]) for key in (*_NUMBERS, "method", "network") if request.get(key) is not None}
+
+
 def spec_of_request(spec: TaskSpec, request: Mapping[str, Any]) -> TaskSpec:
     """The specification of one run: `spec` with what the request sets.
 

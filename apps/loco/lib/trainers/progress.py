@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from monailabel.tasks.train.basic_train import Context
 
 from lib.core.cases import Split
@@ -34,6 +35,8 @@ class RunState:
     live: Validation | None = None
     method: Method | None = None
     """Set once the network is on its device."""
+    scaler: torch.amp.GradScaler | None = None
+    """Of the loss in mixed precision; set with the first step."""
     best: Validation | None = None
     tracking: Tracking = field(default_factory=Tracking)
     """Nowhere until the training is set up, and on other ranks than 0."""

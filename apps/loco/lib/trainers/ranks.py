@@ -122,5 +122,18 @@ def _group(address: str, rank: int, world: int, local_rank: int) -> Iterator[Non
     with process_group(backend, address, rank, world):
         # ignite would ask all ranks who they are when the first of its handlers wants to know, on rank 0 alone
         ignite.distributed.set_local_rank(local_rank)
-        ignite.distributed.sync()
+        with _own_local_rank(local_rank):
+            ignite.distributed.sync()
         yield
+
+
+@contextmanager
+def _own_local_rank(local_rank: int) -> Iterator[None]:
+    """Hide a SLURM job from ignite, which would take the local rank of the job's step, the same for all of its processes."""
+    before = {name: os.environ.pop(name, None) for name in ("SLURM_JOB_ID", "LOCAL_RANK")}
+    os.environ["LOCAL_RANK"] = str(local_rank)
+    try:
+        yield
+    finally:
+        del os.environ["LOCAL_RANK"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})

@@ -43,11 +43,15 @@ def plan_run(folder: ModelFolder, planned: TaskSpec, request: Mapping[str, Any],
     if obstacle:
         logger.warning("Training starts anew instead of going on from the live model: %s", obstacle)
         live = None
-    if live is not None:
-        spec = replace(spec, data=live.spec.data)  # studies added since must not move the grid under the model
+    stopped = _stopped_run(folder) if request.get("pretrained", True) else None
+    if (model := live or stopped) is not None and why_not_continue(model, spec) is None:
+        spec = replace(spec, data=model.spec.data)  # studies added since must not move the grid under the model
     state = RunState(spec, split, int(request["run"]), start=live)
-    stopped = _stopped_run(folder, spec) if request.get("pretrained", True) else None
-    if stopped is not None:
+    if stopped is not None and stopped.spec != spec:
+        logger.warning(
+            "The stopped run does not go on, as its options were others: %s", _differences(stopped.spec, spec)
+        )
+    elif stopped is not None:
         state.resumed = stopped
         state.first_epoch = stopped.step // spec.training.iterations_per_epoch
         state.best = _best_so_far(folder, stopped, split)
@@ -55,8 +59,8 @@ def plan_run(folder: ModelFolder, planned: TaskSpec, request: Mapping[str, Any],
     return state
 
 
-def _stopped_run(folder: ModelFolder, spec: TaskSpec) -> Checkpoint | None:
-    """State of an unfinished run with the same specification."""
+def _stopped_run(folder: ModelFolder) -> Checkpoint | None:
+    """State of an unfinished run."""
     if not folder.run.exists():
         return None
     try:
@@ -65,7 +69,19 @@ def _stopped_run(folder: ModelFolder, spec: TaskSpec) -> Checkpoint | None:
         logger.warning("The stopped run cannot go on: %s", e)
         return None
     unfinished = 0 < checkpoint.step < checkpoint.spec.training.iterations
-    return checkpoint if unfinished and checkpoint.spec == spec else None
+    return checkpoint if unfinished else None
+
+
+def _differences(one: TaskSpec, other: TaskSpec) -> str:
+    """`training.epochs 3, now 5`: what differs, by part and name."""
+    ours, theirs = one.to_dict(), other.to_dict()
+    parts = {part: value for part, value in ours.items() if isinstance(value, dict)}
+    return ", ".join(
+        f"{part}.{name} {value}, now {theirs[part].get(name)}"
+        for part, values in parts.items()
+        for name, value in values.items()
+        if theirs[part].get(name) != value
+    )
 
 
 def _best_so_far(folder: ModelFolder, stopped: Checkpoint, split: Split) -> Validation | None:

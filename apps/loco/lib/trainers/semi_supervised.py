@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 from monailabel.utils.async_tasks.utils import processes
 from monailabel.utils.others.generic import device_list
+from torch.multiprocessing import ProcessRaisedException
 
 from lib.core.batch import StepDataset, train_loader
 from lib.core.cache import CaseCache, CaseStore
@@ -33,7 +35,7 @@ from lib.store.project import ModelFolder, Project
 from lib.studies import records_of
 from lib.trainers.milestones import Milestones
 from lib.trainers.optimizers import make_optimizer
-from lib.trainers.options import checked_request, option_defaults, smaller_batches
+from lib.trainers.options import checked_request, chosen_options, option_defaults, smaller_batches
 from lib.trainers.outcome import how_it_ended, recorded
 from lib.trainers.progress import RunState
 from lib.trainers.publish import adopt_live
@@ -42,6 +44,7 @@ from lib.trainers.resume import plan_run
 from lib.trainers.standing import standing
 from lib.trainers.step import started_by_server, training_step
 from lib.trainers.tracking import open_tracking, tracking_address, tracking_choices
+from lib.trainers.workers import workers_of
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +97,7 @@ class SemiSupervisedTraining(BasicTrainTask):
         options |= {"tracking_uri": tracking_address(Path(self._folder.root)), "by_server": started_by_server()}
         try:
             with FileLock(self._folder.lock, timeout=LOCK_WAIT_S):
+                self._project.journal.keep_options(self._name, chosen_options(request))
                 return self._train_recorded(options, datastore)
         except Timeout as e:
             raise RuntimeError(f"expected to train {self._name}, but another training of it is running; wait") from e
@@ -127,11 +131,12 @@ class SemiSupervisedTraining(BasicTrainTask):
         while True:
             try:
                 return super().__call__(dict(options), datastore)
-            except torch.OutOfMemoryError:
+            except (torch.OutOfMemoryError, ProcessRaisedException) as e:
                 smaller = smaller_batches(self._spec, options)
-                if smaller is None:
+                if smaller is None or torch.OutOfMemoryError.__name__ not in f"{type(e).__name__} {e}":
                     raise
                 self._state = None
+            gc.collect()  # trainer and handlers know each other, and with them the networks on the GPU
             torch.cuda.empty_cache()
             options.update(smaller)
             labelled, unlabelled = smaller["train_batch_size"], smaller["unlabeled_batch_size"]
@@ -258,8 +263,7 @@ class SemiSupervisedTraining(BasicTrainTask):
         """MONAI's trainer around the method's step."""
         state = self._state
         spec = state.spec
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
-        workers = max(1, (os.cpu_count() or 2) // 2 // local) if context.device.type == "cuda" else 0
+        workers = workers_of(state.split, spec.data) if context.device.type == "cuda" else 0
         return SupervisedTrainer(
             device=context.device,
             max_epochs=spec.training.epochs - state.first_epoch,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from ignite.engine import Engine
@@ -14,7 +15,7 @@ from monai.engines import IterationEvents
 from monailabel.tasks.train.basic_train import Context
 
 from lib.core.batch import gather_batch
-from lib.core.distributed import any_rank, sum_gradients
+from lib.core.distributed import any_rank, rank, sum_gradients
 from lib.core.schedules import poly
 from lib.core.split_batch import split_over_ranks
 from lib.trainers.progress import RunState
@@ -40,7 +41,9 @@ def training_step(context: Context, state: RunState, amp: bool) -> Callable[[Eng
     """
     training = state.spec.training
     device = context.device
-    scaler = torch.amp.GradScaler(device.type, enabled=amp)
+    scaler = state.scaler = torch.amp.GradScaler(device.type, enabled=amp)
+    if amp and state.resumed is not None and state.resumed.scaler:
+        scaler.load_state_dict(dict(state.resumed.scaler))
     starters = _starters(context.request)
     for group in context.optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
@@ -52,6 +55,8 @@ def training_step(context: Context, state: RunState, amp: bool) -> Callable[[Eng
         if any_rank(_starters(context.request) != starters, device):
             raise ServerGoneError("what started this training is gone; the training goes on after the next start")
         step = state.first_epoch * training.iterations_per_epoch + engine.state.iteration - 1
+        # dropout of a step is the same whether the run was stopped before it or not; of each rank's rows another
+        torch.manual_seed(step_seed(training.seed, step, rank()))
         for group in context.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * poly(step, training.iterations, training.poly_power)
         engine.network.train()
@@ -70,6 +75,11 @@ def training_step(context: Context, state: RunState, amp: bool) -> Callable[[Eng
         return engine.state.output
 
     return update
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of torch's random numbers in one step of one rank, from the seed of the run."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
 
 
 def started_by_server() -> bool:
