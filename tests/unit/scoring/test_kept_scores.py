@@ -72,7 +72,7 @@ def test_a_model_that_goes_live_during_a_pass_ends_it_and_no_scores_mix(desk, mo
     spec = SimpleNamespace(data=None, network=SimpleNamespace(classes=2))
     records = [Record(i, f"{i}.png", None, i) for i in images]
     reply = passing._score_all(records, SimpleNamespace(version=first, spec=spec), None, {}, None)
-    assert (reply["scored"], reply["reason"]) == (4, "a newer model is live")
+    assert (reply["scored"], reply["reason"]) == (4, "another model is live")
     assert desk.journal.scored_images(desk.model, first) == set(images[:4])
     assert desk.journal.scored_images(desk.model, first + 1) == set()
     assert desk.view().version == first

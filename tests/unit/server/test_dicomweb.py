@@ -8,6 +8,8 @@ import pytest
 from dicom import as_jpeg, picture_series, volume_series
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydicom.dataset import Dataset
+from pydicom.uid import SegmentationStorage
 from requests_toolbelt.multipart.decoder import MultipartDecoder
 
 from lib import progressbar
@@ -134,6 +136,24 @@ def test_images_are_not_added_to_the_studies(client, folder):
         == 400
     )
     assert client.post("/proxy/dicom/wado/studies/1/series").status_code == 405
+
+
+@pytest.mark.parametrize("uid", ["../../p1/IM1", "/tmp/x", "", "1.2/3"])
+def test_a_segmentation_is_stored_under_a_uid_and_nowhere_else(folder, uid):
+    root = folder[0]
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    seg = Dataset()
+    seg.SOPClassUID, seg.SOPInstanceUID = SegmentationStorage, uid
+    with pytest.raises(ValueError, match="expected a SOP Instance UID of numbers and dots"):
+        FolderClient(root).store_instances([seg])
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_a_link_to_nowhere_does_not_hide_the_other_files(folder):
+    root, _, _ = folder
+    before = set(FolderClient(root).catalogue())
+    (root / "dangling").symlink_to("/nowhere/at/all")
+    assert set(FolderClient(root).catalogue()) == before
 
 
 def test_a_folder_of_dicom_is_told_from_one_of_pictures(folder, tmp_path):

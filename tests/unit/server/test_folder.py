@@ -206,6 +206,19 @@ def test_no_lock_is_held_when_a_label_is_kept(tmp_path, monkeypatch):
     assert held == [False]
 
 
+def test_a_label_that_was_copied_into_the_folder_counts_for_its_classes(tmp_path):
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    store = studies(tmp_path)
+    (tmp_path / "labels/final").mkdir(parents=True, exist_ok=True)
+    png(tmp_path / "labels/final/a.png", 255 * np.eye(8, 6, dtype=np.uint8))
+    png(tmp_path / "labels/final/b.png", np.zeros((8, 6), np.uint8))
+    (tmp_path / "labels/final/c.png").write_bytes(b"no picture")
+    store.refresh()
+    assert store.sync_journal() == 3
+    assert [s.labels for s in Journal(tmp_path / "loco.sqlite").latest()] == [{"polyp": 1}, {}, {}]
+
+
 def test_a_label_of_somebody_who_was_overtaken_is_a_second_reading(tmp_path):
     """Ann's hold ran out, bob got the image and labelled it first: neither label is lost, and his counts."""
     picture(tmp_path / "a.png")

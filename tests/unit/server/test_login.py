@@ -146,6 +146,8 @@ def test_roles_are_asked_where_the_stock_server_does_not(client, realm):
     assert status("GET", "/info/", user) == 200
     assert status("POST", "/loco/skip", user) == 403
     assert status("POST", "/loco/skip", annotator) == 200
+    stored = [status("POST", "/proxy/dicom/stow/studies", role) for role in (user, annotator)]
+    assert (stored[0], stored[1] == 403) == (403, False), "a segmentation in the PACS is a submission"
     assert [status("PUT", "/model/frame", r) for r in (user, annotator, reviewer, admin)] == [403, 403, 403, 200]
     assert [status("GET", "/logs/", r) for r in (reviewer, admin)] == [403, 200]
 
@@ -182,6 +184,12 @@ def test_a_token_of_another_login_becomes_a_cookie(client, realm):
 def test_the_login_leads_nowhere_else(client, realm, target):
     answer = client.post("/loco/login", data={"token": token(realm), "next": target})
     assert answer.headers["location"] == "/"
+
+
+@pytest.mark.parametrize("other", ['a={"x":1, "y":2}', "grafana=a b", "flag", "x[1]=2", "u=m\u00fcller"])
+def test_odd_cookies_of_other_programs_on_the_host_do_not_hide_ours(client, realm, other):
+    cookie = f"{other}; {COOKIE}={token(realm)}; last=1".encode()
+    assert client.get("/info/", headers={"Cookie": cookie}).status_code == 200
 
 
 def test_a_broken_cookie_is_no_login(client):

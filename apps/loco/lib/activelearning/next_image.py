@@ -122,7 +122,8 @@ class NextImage(Strategy):
         places = [view.places[i] for i in taken if i in view.places]
         free[places], seen[places] = False, True
         images, last = view.pool.images, "nothing else is left"
-        doubtful = {i: what for i, what in view.unfit.items() if free[i] and i not in skipped}
+        passed = set(skipped)
+        doubtful = {i: what for i, what in view.unfit.items() if free[i] and i not in passed}
         later = {i: Choice(images[i], f"{what}: {last}", POOR_IMAGE) for i, what in doubtful.items()}
         later |= {i: Choice(images[i], f"skipped before: {last}", "skipped") for i in skipped if free[i]}
         free[list(later)], seen[skipped] = False, True

@@ -58,7 +58,10 @@ class LowContrastScoring(ScoringMethod):
         device = torch.device(name_to_device(request.get("device", "cuda")) if torch.cuda.is_available() else "cpu")
         network = restore_network(checkpoint).to(device).eval()
         records = records_of(datastore, self._pattern)
-        labelled = [r for r in records if r.label][-_LABELS_FOR_AREAS:]
+        labelled = [r for r in records if r.label]
+        labelled = labelled[
+            :: max(1, -(-len(labelled) // _LABELS_FOR_AREAS))
+        ]  # of all patients, not the last ones alone
         areas = median_areas(labelled, checkpoint.spec.data, checkpoint.spec.labels)
         done = self._project.journal.scored_images(self._name, checkpoint.version)
         todo = [r for r in records if r.id not in done]
@@ -89,8 +92,8 @@ class LowContrastScoring(ScoringMethod):
                 rows = []
                 logger.info("Scored %d of %d studies with version %d", count, len(todo), version)
                 live = journal.live_version(self._name)
-                if live is not None and live.version > version:
-                    return {"scored": count - skipped, "skipped": skipped, "reason": "a newer model is live"}
+                if live is not None and live.version != version:
+                    return {"scored": count - skipped, "skipped": skipped, "reason": "another model is live"}
         journal.drop_scores_before(self._name, self._chosen_by(version))
         return {"scored": len(todo) - skipped, "skipped": skipped, "model_version": version}
 

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import pydicom
 from monailabel.interfaces.datastore import Datastore
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 
 from lib.core.files import replacing
 from lib.core.images import CaseError, is_picture, read_header, read_image
@@ -65,7 +67,10 @@ class DicomFolder:
         return SeriesEntry(row, partial(self._loaded, files))
 
     def _look(self) -> None:
-        present = {path: path.stat().st_mtime_ns for path in _files_below(self._root)}
+        present = {}
+        for path in _files_below(self._root):
+            with suppress(FileNotFoundError):  # a link to nowhere, or gone since it was listed
+                present[path] = path.stat().st_mtime_ns
         for gone in self._known.keys() - present.keys():
             del self._known[gone]
         changed = [path for path, stamp in present.items() if self._known.get(path, (None, None))[0] != stamp]
@@ -137,9 +142,14 @@ class StoredSegmentations(DicomFolder):
         self._target = root
 
     def store(self, dataset: Dataset) -> None:
-        """Keep a segmentation. Raises `ValueError` for anything else: the studies themselves are never added to."""
+        """Keep a segmentation. Raises `ValueError` for anything else: the studies themselves are never added to.
+
+        Its UID becomes the name of a file, so that one that is none is refused too.
+        """
         if dataset.get("SOPClassUID") not in SEGMENTATIONS:
             raise ValueError("only segmentations are stored here; copy images into the folder of studies")
+        if not UID(str(dataset.get("SOPInstanceUID", ""))).is_valid:
+            raise ValueError("expected a SOP Instance UID of numbers and dots, but got something else; store it anew")
         self._target.mkdir(parents=True, exist_ok=True)
         with replacing(self._target / f"{dataset.SOPInstanceUID}.dcm") as file:
             pydicom.dcmwrite(file, dataset, write_like_original=False)

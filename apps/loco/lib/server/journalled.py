@@ -13,8 +13,8 @@ from typing import Any
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 
-from lib.core.images import CaseError
-from lib.decisions import decided, hashed_name
+from lib.core.images import CaseError, class_indices, read_label
+from lib.decisions import decided, hashed_name, nameless
 from lib.server.kept import KeptLabels
 from lib.server.labelfiles import FINAL, LabelFiles
 from lib.server.labels import checked_label, label_info_of, sha256_of
@@ -156,7 +156,7 @@ class JournalledLabels(Datastore):
             for image_id in sorted((files.keys() & studies) - known.keys()):
                 try:
                     path = files[image_id]
-                    self._submitted(self._journal_label(image_id, path, path, {}, {}), image_id)
+                    self._submitted(self._journal_label(image_id, path, path, self._drawn_in(path), {}), image_id)
                     came += 1
                 except OSError as e:
                     logger.warning(
@@ -180,6 +180,15 @@ class JournalledLabels(Datastore):
             time.time(),
             kept,
         )
+
+    def _drawn_in(self, label: Path) -> dict[str, int]:
+        """Classes of a label that nobody submitted here; none of one that cannot be read, which training leaves out."""
+        try:
+            classes = class_indices(read_label(label).array, max(self._labels.values()) + 1, label)
+        except CaseError as e:
+            logger.warning("%s", nameless(e))
+            return {}
+        return {name: index for name, index in self._labels.items() if bool((classes == index).any())}
 
     def _keep_reading(self, image_id: str, file: str | Path, found: Mapping[str, int], info: Mapping[str, Any]) -> None:
         client, version = _client_of(info), self._started_from(image_id, info)

@@ -6,7 +6,6 @@ import html
 import logging
 import re
 from datetime import UTC, datetime
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, quote, urlsplit
 
 import requests
@@ -36,6 +35,7 @@ _NEEDED = (
     (re.compile(r"/model/.*"), "*", _ADMIN),
     (re.compile(r"/logs/.*"), "*", _ADMIN),
     (re.compile(r"/loco/.*"), "write", _ANNOTATOR),
+    (re.compile(r"/proxy/dicom/.*"), "write", _ANNOTATOR),
 )
 """Roles above that of a user, where MONAI Label asks for less than it documents or nothing; first match counts."""
 
@@ -76,11 +76,9 @@ def _token_of(scope: Scope) -> str | None:
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return None
-    return cookie.value if cookie else None
+    # by hand: http.cookies stops at the first cookie that it cannot read, and those of other programs on this host come along
+    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+    return next((value.strip('"') for name, _, value in pairs if name == COOKIE), None) or None
 
 
 def _missing_role(scope: Scope, user: User) -> str | None:

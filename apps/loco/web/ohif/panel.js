@@ -191,20 +191,21 @@ class Panel {
     await this.look();
     this.say('The model is looking at the image ...');
     const { place } = viewer.current(this.view); // another picture may be looked at when the mask comes
-    viewer.showMask(await server.infer(this.model(), this.image), this.view, place);
+    viewer.showMask(await server.infer(this.model(), this.image, this.client()), this.view, place);
     this.say('This is what the model sees. Correct it, then submit.', 'good');
   }
 
   async submit() {
     await this.look();
+    const image = this.image; // scrolling meanwhile must not put this mask on another picture
     const { file, empty } = await viewer.labelFile(this.view);
     if (empty && !window.confirm('Nothing is labelled. Submit the image as one without any of the classes?')) {
       this.say('Nothing was submitted. Draw with the brush, or run the model, then submit.');
       return;
     }
     this.say('Submitting ...');
-    await server.submit(this.image, file, this.labels, this.client());
-    this.say('The label was submitted. Thank you.', 'good');
+    const { note } = await server.submit(image, file, this.labels, this.client());
+    this.say(note || 'The label was submitted. Thank you.', note ? '' : 'good');
     await this.refresh();
   }
 

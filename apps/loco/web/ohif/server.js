@@ -49,9 +49,9 @@ export async function picturesOf(study) {
   return (await answerOf(`/loco/viewer/pictures?${new URLSearchParams({ study })}`)).json();
 }
 
-// The mask of the live model as NRRD.
-export async function infer(model, image) {
-  const wishes = { result_extension: '.nrrd', result_dtype: 'uint8', result_compress: false };
+// The mask of the live model as NRRD. Whoever asks goes on holding the image, and their label is known to start from it.
+export async function infer(model, image, client) {
+  const wishes = { result_extension: '.nrrd', result_dtype: 'uint8', result_compress: false, client_id: client };
   const query = new URLSearchParams({ image, output: 'image' });
   const answer = await answerOf(`/infer/${encodeURIComponent(model)}?${query}`, { method: 'POST', body: form(wishes) });
   return answer.arrayBuffer();

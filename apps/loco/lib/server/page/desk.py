@@ -23,6 +23,13 @@ from lib.store.journal import Journal
 from lib.store.project import ModelFolder, Project
 
 _OHIF = "/ohif/monai-label"
+_PLACE = {
+    "StudyInstanceUID": "StudyInstanceUIDs",
+    "SeriesInstanceUID": "SeriesInstanceUIDs",
+    "SOPInstanceUID": "initialSOPInstanceUID",
+    "Frame": "frame",
+}
+"""What is known of an image, and how OHIF calls it in an address; the panel opens the next image the same way."""
 
 
 @dataclass
@@ -78,9 +85,11 @@ class Desk:
     def address(self, image: str) -> str | None:
         """Where OHIF shows a study; None when it cannot."""
         if image not in self._addresses:
-            facts = self.studies.get_image_info(image)
-            study = self.viewer.located({"id": image, **facts}).get("StudyInstanceUID")
-            self._addresses[image] = f"{_OHIF}?{urlencode({'StudyInstanceUIDs': study})}" if study else None
+            found = self.viewer.located({"id": image, **self.studies.get_image_info(image)})
+            if not found.get("StudyInstanceUID"):
+                return None  # it may be listed again
+            place = {parameter: found[fact] for fact, parameter in _PLACE.items() if found.get(fact)}
+            self._addresses[image] = f"{_OHIF}?{urlencode(place)}"
         return self._addresses[image]
 
     def mark(self, image: str, version: int) -> str:
