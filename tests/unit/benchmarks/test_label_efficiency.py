@@ -85,7 +85,7 @@ def test_the_goal_compares_arms_on_the_seeds_that_both_have():
 
 def test_variants_change_what_they_name_and_nothing_else():
     shared = small_spec()
-    shared = replace(shared, training=replace(shared.training, learning_rate=0.03))
+    shared = replace(shared, training=replace(shared.training, learning_rate=0.05))
     plain = spec_of(shared, Cell("40", "loco", 2), ablate=True)
     assert (plain.method, plain.training.seed) == (shared.method, 2)
     for name, changes in ABLATIONS.items():
