@@ -13,6 +13,7 @@ from pydicom.uid import SegmentationStorage
 from requests_toolbelt.multipart.decoder import MultipartDecoder
 
 from lib import progressbar
+from lib.server import catalogue, dicomfolder
 from lib.server.conversion import ImageCache
 from lib.server.dicomfolder import FolderClient, holds_dicom
 from lib.server.dicomseg import Author, write_seg
@@ -147,6 +148,20 @@ def test_a_segmentation_is_stored_under_a_uid_and_nowhere_else(folder, uid):
     with pytest.raises(ValueError, match="expected a SOP Instance UID of numbers and dots"):
         FolderClient(root).store_instances([seg])
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_the_journal_is_never_opened_as_a_file(folder, monkeypatch):
+    """It would give up this process's locks on it, and another process would delete the log that this one writes to."""
+    root, opened = folder[0], []
+    for name in ("loco.sqlite", "loco.sqlite-wal", "loco.sqlite-shm"):
+        (root / name).write_bytes(b"")
+    (root / "frame.png").write_bytes(b"")
+    monkeypatch.setattr(dicomfolder, "_is_dicom", lambda path: opened.append(path.name))
+    monkeypatch.setattr(catalogue, "_header", lambda path: opened.append(path.name))
+    assert not holds_dicom(root)
+    FolderClient(root).catalogue()
+    assert opened
+    assert not [name for name in opened if name.startswith("loco.sqlite")]
 
 
 def test_a_link_to_nowhere_does_not_hide_the_other_files(folder):

@@ -23,6 +23,7 @@ from lib.core.images import CaseError, is_picture, read_header, read_image
 from lib.progressbar import track
 from lib.server.asdicom import Identity, datasets_of, header_of
 from lib.server.dicompaths import SEGMENTATIONS
+from lib.store.project import JOURNAL
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +182,17 @@ class Merged:
 def _files_below(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith(".") and name != "DICOMDIR")
+        shown = (n for n in sorted(names) if not n.startswith(".") and n != "DICOMDIR" and not is_journal(n))
+        yield from (Path(folder, name) for name in shown)
+
+
+def is_journal(name: str) -> bool:
+    """Whether a file is the journal or lies beside it for SQLite.
+
+    No other code of a process may open and close it: that gives up the locks of all of the process's connections, and another
+    process then takes the write-ahead log for abandoned and deletes it.
+    """
+    return name.startswith(JOURNAL)
 
 
 def _header(path: Path) -> Dataset | None:

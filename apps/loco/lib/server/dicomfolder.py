@@ -15,7 +15,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from lib.core.images import SUFFIXES
-from lib.server.catalogue import DicomFolder, Merged, StoredSegmentations
+from lib.server.catalogue import DicomFolder, Merged, StoredSegmentations, is_journal
 from lib.server.metadata import metadata_of
 from lib.server.qido import SERIES, STUDY, json_of, picked
 
@@ -36,7 +36,7 @@ def holds_dicom(root: Path) -> bool:
     for folder, folders, names in os.walk(root):
         folders[:] = [f for f in folders if not f.startswith(".") and f != "labels"]
         images += sum(name.lower().endswith(SUFFIXES) for name in names)
-        others += [Path(folder, name) for name in names if not name.lower().endswith(SUFFIXES)]
+        others += [Path(folder, name) for name in names if not name.lower().endswith(SUFFIXES) and not is_journal(name)]
     wanted = max(1, images)
     found = sum(1 for _ in islice(filter(_is_dicom, others), wanted))
     if found and images:

@@ -122,7 +122,11 @@ def _is_copy(home: Path, here: Path, name: str) -> bool:
     try:
         if not (home / JOURNAL).is_file() or home.samefile(here):
             return False
-        return Journal(home / JOURNAL).get("project") == name
+        journal = Journal(home / JOURNAL)
+        try:
+            return journal.get("project") == name
+        finally:
+            journal.close()
     except (OSError, JournalError):  # nothing of ours, or nothing that can be looked at
         return False
 

@@ -210,7 +210,7 @@ class Panel {
   }
 
   async next() {
-    const found = await server.next('low_contrast', this.client());
+    const found = await server.next('random', this.client()); // the name under which the configured strategy goes
     if (!found.id) {
       this.say('Every image has a label or is being labelled by somebody else. Nothing is left.', 'good');
       return;
