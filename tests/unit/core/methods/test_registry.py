@@ -104,7 +104,7 @@ def test_only_a_method_that_is_known_to_do_it_trains_in_several_processes(name):
         ("mn", "pretraining", 1.5, "from 0 to 1"),
         ("aua", "samples", 1, "at least 2"),
         ("aua", "rank", 0, "at least 1"),
-        ("aua", "first_stage", 2.0, "from 0 to 1"),
+        ("aua", "first_stage", 2.0, "from 0.05 to 1"),
     ],
 )
 def test_a_number_that_cannot_work_is_refused_before_training(part, option, value, wanted):
