@@ -133,26 +133,35 @@ def test_scoring_writes_terms_of_every_class_and_the_strategy_reads_them(volumes
     assert (pick.version, pick.reason, pick.details["terms"]) == (1, reply["reason"], reply["terms"])
 
 
-def stopped_after_the_first_epoch(app) -> list[int]:
-    """Stop a training after its first epoch; the numbers of its epochs and of those of later trainings."""
+def with_milestones(app, change) -> None:
+    """Let `change(milestones, context)` alter what happens along each training from now on."""
     trainer = app._trainers[app._task.name]
     original = trainer.milestones
+
+    def changed(context):
+        milestones = original(context)
+        change(milestones, context)
+        return milestones
+
+    trainer.milestones = changed
+
+
+def stopped_after_the_first_epoch(app) -> list[int]:
+    """Stop a training after its first epoch; the numbers of its epochs and of those of later trainings."""
     epochs = []
 
-    def watched(context):
-        milestones = original(context)
+    def stopping(milestones, context):
         done = milestones.epoch_done
 
         def epoch_done():
             done()
-            epochs.append(trainer._state.first_epoch + context.trainer.state.epoch)
+            epochs.append(app._trainers[app._task.name]._state.first_epoch + context.trainer.state.epoch)
             if len(epochs) == 1:
                 raise KeyboardInterrupt
 
         milestones.epoch_done = epoch_done
-        return milestones
 
-    trainer.milestones = watched
+    with_milestones(app, stopping)
     with pytest.raises(KeyboardInterrupt):
         train(app)
     return epochs
@@ -185,12 +194,9 @@ def test_why_a_stopped_training_does_not_go_on_is_said(tmp_path, caplog):
 
 def losses_of(app) -> list[float]:
     """The losses of all steps from now on."""
-    trainer = app._trainers[app._task.name]
-    original = trainer.milestones
     losses = []
 
-    def watched(context):
-        milestones = original(context)
+    def noting(milestones, context):
         done = milestones.iteration_done
 
         def iteration_done():
@@ -198,9 +204,8 @@ def losses_of(app) -> list[float]:
             done()
 
         milestones.iteration_done = iteration_done
-        return milestones
 
-    trainer.milestones = watched
+    with_milestones(app, noting)
     return losses
 
 
@@ -232,24 +237,21 @@ def test_a_model_that_went_live_during_a_training_is_what_its_result_is_compared
         train(app)
     journal, folder = app._project.journal, app._project.model("frame")
     roll_back("frame", folder, journal, 1)
-    trainer = app._trainers["frame"]
-    original = trainer.milestones
     seen = []
 
-    def meanwhile(context):
-        milestones = original(context)
+    def meanwhile(milestones, context):
         by_now = milestones._live_by_now
 
         def after_another_went_live():
             roll_back("frame", folder, journal, 2)
-            assert trainer._state.live is not None
-            seen.extend([by_now().cases, trainer._state.live.cases])
+            before = app._trainers["frame"]._state.live
+            assert before is not None
+            seen.extend([by_now().cases, before.cases])
             return by_now()
 
         milestones._live_by_now = after_another_went_live
-        return milestones
 
-    trainer.milestones = meanwhile
+    with_milestones(app, meanwhile)
     train(app)
     now, before = seen
     assert now.keys() == before.keys()
