@@ -27,21 +27,26 @@ _STROKES, _LOOKS = 3, 60
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="tests in OHIF need a browser: apt-get install chromium")
 
-_DATA = """() => {
-  const map = window.services.segmentationService.getLabelmapVolume('loco');
+_ID = """() => {
+  const { segmentationService, viewportGridService } = window.services;
+  return segmentationService.getActiveSegmentation(viewportGridService.getActiveViewportId()).segmentationId;
+}"""
+_DATA = f"""() => {{
+  const id = ({_ID})();
+  const map = window.services.segmentationService.getLabelmapVolume(id);
   if (map) return Array.from(map.voxelManager.getCompleteScalarDataArray());
-  const { Labelmap } = window.services.segmentationService.getSegmentation('loco').representationData;
+  const {{ Labelmap }} = window.services.segmentationService.getSegmentation(id).representationData;
   const viewport = window.cornerstone.getRenderingEngines()[0].getStackViewports()[0];
   const image = window.cornerstone.cache.getImage(Labelmap.imageIds[viewport.getCurrentImageIdIndex()]);
   return Array.from(image.voxelManager.getScalarData());
-}"""
-_IMAGE = """() => {
-  const map = window.services.segmentationService.getLabelmapVolume('loco');
+}}"""
+_IMAGE = f"""() => {{
+  const map = window.services.segmentationService.getLabelmapVolume(({_ID})());
   const shown = map && window.cornerstone.cache.getVolumes().find(v => v.volumeId !== map.volumeId);
   const viewport = window.cornerstone.getRenderingEngines()[0].getStackViewports()[0];
   return Array.from(map ? shown.voxelManager.getCompleteScalarDataArray()
                         : window.cornerstone.cache.getImage(viewport.getCurrentImageId()).getPixelData());
-}"""
+}}"""
 
 _SET_UP = """() => {
   const { cornerstoneViewportService: service, viewportGridService } = window.services;
@@ -56,7 +61,7 @@ _PICTURE = "() => window.cornerstone.getRenderingEngines()[0].getStackViewports(
 _LABEL_SHOWN = """() => {
   const { segmentationService, viewportGridService } = window.services;
   const [id] = viewportGridService.getState().viewports.keys();
-  return segmentationService.getSegmentationRepresentations(id, { segmentationId: 'loco' }).length === 1;
+  return segmentationService.getSegmentationRepresentations(id).filter(r => r.segmentationId.startsWith('loco-')).length === 1;
 }"""
 
 
@@ -98,6 +103,15 @@ class Ohif:
     def ready(self) -> None:
         """Until the image is shown with an empty label map over it."""
         self.page.wait_for_selector(".loco-panel[data-ready=true]")
+
+    def open_series(self, series: str) -> None:
+        """What a double-click on its thumbnail does: the active viewport shows another series of the study."""
+        uid = self.page.evaluate(
+            "series => window.services.displaySetService.getActiveDisplaySets()"
+            ".find(set => set.SeriesInstanceUID === series).displaySetInstanceUID",
+            series,
+        )
+        self.page.locator(f'[id="thumbnail-{uid}"]').dblclick()
 
     def part(self, name: str):
         """A part of the panel."""
@@ -161,6 +175,10 @@ class Ohif:
     def labelmap(self) -> np.ndarray:
         """All values of the label map that is shown, of a series of pictures that over the present one; X fastest."""
         return np.array(self.page.evaluate(_DATA), np.uint8)
+
+    def label_id(self) -> str:
+        """OHIF's id of that label map."""
+        return self.page.evaluate(_ID)
 
     def image(self) -> np.ndarray:
         """All values of the volume or picture that is shown, in the same order, the colours of a pixel together."""

@@ -28,15 +28,19 @@ from lib.store.journal import Journal
 
 WIDTH, HEIGHT = 96, 72
 STRANGE_NAMES = ("ward 7/scan.1/IM{:03d}", "ward 7/scan.1/again/{:x}.bin", "export/{}.DCM")
+SECOND_SERIES = "export/second/{}.DCM"
 pytestmark = needs_chromium
 
 
 def write_dicom(root: Path) -> list[list]:
-    """Three studies in odd places, one of them coronal. Returns the instances of each."""
+    """Three studies in odd places, one of them coronal, the last with a second series. Returns the instances of each series."""
     studies = []
-    for number, name in enumerate(STRANGE_NAMES):
+    for number, name in enumerate((*STRANGE_NAMES, SECOND_SERIES)):
         studies.append(ball_series(number, axes=CORONAL if number == 1 else AXIAL))
         for ds in studies[-1]:
+            if name == SECOND_SERIES:
+                ds.StudyInstanceUID, ds.SeriesNumber = studies[-2][0].StudyInstanceUID, 2
+                ds.PatientID, ds.PatientName = studies[-2][0].PatientID, studies[-2][0].PatientName
             path = root / name.format(int(ds.InstanceNumber))
             path.parent.mkdir(parents=True, exist_ok=True)
             dcmwrite(path, ds, write_like_original=False)
@@ -234,3 +238,41 @@ def test_a_folder_of_dicom_files_is_annotated_as_a_pacs_is(servers, browser):
         np.testing.assert_array_equal(label_of(server, series[0]), meant)
         assert viewer.errors == []
     assert contents(root / "studies") == before, "originals are never written"
+
+
+def test_another_series_in_the_viewport_is_the_one_that_is_annotated(servers, browser):
+    _, (server, root, studies) = servers
+    first, second = (str(s[0].SeriesInstanceUID) for s in studies[2:])
+    with ohif(browser, server.url, root / "shots/two series") as viewer:
+        viewer.annotate(studies[2][0].StudyInstanceUID)
+        expect(viewer.part("image")).to_have_text(first)
+        drawn = viewer.stroke((0.45, 0.5))
+        viewer.shot("1 the first series")
+        viewer.open_series(second)
+        expect(viewer.part("image")).to_have_text(second)
+        assert not viewer.labelmap().any(), "the stroke stays with the other series"
+        other = viewer.stroke((0.55, 0.4), 0.1)
+        viewer.shot("2 the second series")
+        viewer.press("submit", "label was submitted")
+        assert label_of(server, second).sum() == other.sum() > 0
+        assert first not in Journal(root / "studies/loco.sqlite").labelled_images()
+
+        viewer.open_series(first)
+        expect(viewer.part("image")).to_have_text(first)
+        np.testing.assert_array_equal(viewer.labelmap(), drawn)
+        viewer.press("submit", "label was submitted")
+        assert label_of(server, first).sum() == drawn.sum() != other.sum()
+        assert viewer.errors == []
+
+
+def test_the_panel_opens_once_the_server_answers(servers, browser):
+    _, (server, root, studies) = servers
+    with ohif(browser, server.url, root / "shots/away") as viewer:
+        viewer.page.route("**/info/", lambda route: route.abort())
+        viewer.page.goto(f"{server.url}/ohif/monai-label?StudyInstanceUIDs={studies[1][0].StudyInstanceUID}")
+        expect(viewer.part("message")).to_have_attribute("data-kind", "error", timeout=PATIENCE_MS)
+        viewer.shot("1 no answer")
+        viewer.page.unroute("**/info/")
+        viewer.ready()
+        expect(viewer.part("message")).to_have_text("")
+        assert viewer.stroke((0.45, 0.5)).any()

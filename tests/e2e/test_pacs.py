@@ -212,8 +212,9 @@ def test_the_mask_lies_on_the_voxels_that_the_model_meant_and_ohif_s_own_export_
 
         before, drawn = len(orthanc.segs()), viewer.stroke((0.35, 0.35))
         viewer.page.evaluate(
-            "() => { window.commandsManager.runCommand('storeSegmentation', {"
-            " segmentationId: 'loco', dataSource: window.extensionManager.getActiveDataSource()[0] }); }"
+            "segmentationId => { window.commandsManager.runCommand('storeSegmentation', {"
+            " segmentationId, dataSource: window.extensionManager.getActiveDataSource()[0] }); }",
+            viewer.label_id(),
         )
         save = viewer.page.get_by_role("button", name="Save")
         save.wait_for()

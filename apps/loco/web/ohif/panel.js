@@ -42,6 +42,9 @@ class Panel {
   constructor(root) {
     this.root = root;
     this.last = Promise.resolve();
+    this.tool = 'brush';
+    this.equipped = ''; // which viewports have it
+    this.followed = new Set(); // their elements
     root.innerHTML = MARKUP;
     this.part('client').value = clientName();
     this.part('client').addEventListener('change', e => localStorage.setItem('loco-client', e.target.value.trim()));
@@ -54,7 +57,7 @@ class Panel {
     for (const [name, action] of Object.entries(actions)) {
       this.part(name).addEventListener('click', () => this.perform(action));
     }
-    this.perform(() => this.open());
+    this.keepOpening();
     this.poll();
   }
 
@@ -81,6 +84,14 @@ class Panel {
     }
   }
 
+  // What stands in the way, such as a server that is just starting, is said and may pass.
+  async keepOpening() {
+    while (this.root.isConnected && !this.root.dataset.ready) {
+      await this.perform(() => this.open());
+      await new Promise(done => setTimeout(done, POLL_MS));
+    }
+  }
+
   // Wait for the image, then lay an empty label map over it.
   async open() {
     this.info = await server.info();
@@ -94,16 +105,26 @@ class Panel {
         return; // OHIF built its page anew, and there is a new panel
       }
     }
+    this.showClasses();
     this.followViewer();
     await this.inTurn(() => this.settle());
-    this.showClasses();
-    this.use('brush');
     this.root.dataset.ready = 'true';
+    this.say('');
   }
 
-  // The label map over the image, and of a series the picture that the address names.
+  // The label map over what the active viewport shows, and of a series the picture that the address names.
   async settle() {
+    this.view = viewer.shown() || this.view; // one that is being set up is looked at when it is
+    if (!this.view) {
+      throw new Error('No image is open yet; open a study first.');
+    }
     await viewer.prepare(this.view, this.labels);
+    viewer.activateSegment(this.view, this.segment);
+    if (this.equipped !== this.view.viewports.join()) {
+      this.equipped = this.view.viewports.join();
+      this.use(this.tool);
+    }
+    viewer.onOtherPicture(this.view, this.followed, this.follow(() => this.stay()));
     await this.stay();
   }
 
@@ -124,12 +145,18 @@ class Panel {
   // Scrolling shows another picture. So does OHIF by itself: a viewport that it sets up a second time begins at the first picture
   // again, without a label map, and a scroll that waited for a picture comes late.
   followViewer() {
+    if (this.following) {
+      return;
+    }
+    this.following = true;
     for (const input of ['wheel', 'keydown', 'pointerdown']) {
       document.addEventListener(input, event => (this.moved ||= this.movesOn(event)), { capture: true, passive: true });
     }
-    const follow = action => () => this.inTurn(action).catch(error => this.say(error.message, 'error'));
-    viewer.onOtherPicture(this.view, follow(() => this.stay()));
-    viewer.onSetUp(this.view, follow(() => this.settle()));
+    viewer.onSetUp(this.follow(() => this.settle()));
+  }
+
+  follow(action) {
+    return () => this.inTurn(action).catch(error => this.say(error.message, 'error'));
   }
 
   // One after the other, while the panel is there.
@@ -162,11 +189,11 @@ class Panel {
       choice.querySelector('span').textContent = label;
       const input = choice.querySelector('input');
       input.checked = i === 0;
-      input.addEventListener('change', () => viewer.activateSegment(index));
+      input.addEventListener('change', () => viewer.activateSegment(this.view, (this.segment = index)));
       return choice;
     });
     this.part('classes').replaceChildren(...entries);
-    viewer.activateSegment(Object.values(this.labels)[0]);
+    this.segment = Object.values(this.labels)[0];
   }
 
   // A server that knows no reasons cannot pass an image by either.
@@ -178,6 +205,7 @@ class Panel {
   }
 
   use(tool) {
+    this.tool = tool;
     viewer.useTool(TOOLS[tool], this.view.viewports);
     Object.keys(TOOLS).forEach(t => this.part(t).classList.toggle('loco-on', t === tool));
     this.resize();
@@ -188,17 +216,18 @@ class Panel {
   }
 
   async run() {
-    await this.look();
+    await this.inTurn(() => this.settle());
     this.say('The model is looking at the image ...');
-    const { place } = viewer.current(this.view); // another picture may be looked at when the mask comes
-    viewer.showMask(await server.infer(this.model(), this.image, this.client()), this.view, place);
+    const { view, image } = this; // another series or picture may be looked at when the mask comes
+    const { place } = viewer.current(view);
+    viewer.showMask(await server.infer(this.model(), image, this.client()), view, place);
     this.say('This is what the model sees. Correct it, then submit.', 'good');
   }
 
   async submit() {
-    await this.look();
-    const image = this.image; // scrolling meanwhile must not put this mask on another picture
-    const { file, empty } = await viewer.labelFile(this.view);
+    await this.inTurn(() => this.settle());
+    const { view, image } = this; // scrolling meanwhile must not put this mask on another picture
+    const { file, empty } = await viewer.labelFile(view);
     if (empty && !window.confirm('Nothing is labelled. Submit the image as one without any of the classes?')) {
       this.say('Nothing was submitted. Draw with the brush, or run the model, then submit.');
       return;
@@ -226,7 +255,7 @@ class Panel {
   }
 
   async skip() {
-    await this.look();
+    await this.inTurn(() => this.settle());
     await server.skip(this.image, this.client(), this.part('why').value);
     await this.next();
   }

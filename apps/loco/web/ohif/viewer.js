@@ -1,7 +1,7 @@
 // OHIF through its own services: what is shown, the label map over it, and the tools that change it.
 import { parse, reordered, write, writePicture } from './nrrd.js';
 
-const ID = 'loco';
+const ID = 'loco-'; // and which series
 const NO_IMAGES = new Set(['SEG', 'SR', 'PR', 'RTSTRUCT', 'KO', 'DOC']);
 const COLOURS = [
   [230, 80, 60, 255], [60, 160, 230, 255], [90, 200, 90, 255], [240, 190, 50, 255],
@@ -13,6 +13,9 @@ const ASK_AGAIN_MS = 60000;
 let asked = -Infinity;
 
 const services = () => window.services;
+
+// Each series has a label map of its own, so that strokes stay with it when another one is looked at.
+const idOf = set => ID + set.displaySetInstanceUID;
 
 // The series in the active viewport, or the first that is shown, with the viewports that show it; null until it is there.
 export function shown() {
@@ -65,21 +68,22 @@ export async function goTo({ set, viewports }, instance, frame) {
   }
 }
 
-// Call `action` whenever another picture of the series is shown.
-export function onOtherPicture({ viewports }, action) {
+// Call `action` whenever another picture of the series is shown. Viewports that are `known` already are left out.
+export function onOtherPicture({ viewports }, known, action) {
   for (const viewport of viewports) {
     const { element } = services().cornerstoneViewportService.getCornerstoneViewport(viewport);
-    element.addEventListener(window.cornerstone.Enums.Events.STACK_NEW_IMAGE, action);
+    if (!known.has(element)) {
+      known.add(element);
+      element.addEventListener(window.cornerstone.Enums.Events.STACK_NEW_IMAGE, action);
+    }
   }
 }
 
-// Call `action` whenever OHIF has set a viewport of the view up again.
-export function onSetUp({ viewports }, action) {
-  const { cornerstoneViewportService } = services();
-  cornerstoneViewportService.subscribe(
-    cornerstoneViewportService.EVENTS.VIEWPORT_DATA_CHANGED,
-    ({ viewportId }) => viewports.includes(viewportId) && action()
-  );
+// Call `action` whenever OHIF has set a viewport up, with the same series or another one, and when another viewport is chosen.
+export function onSetUp(action) {
+  const { cornerstoneViewportService, viewportGridService } = services();
+  cornerstoneViewportService.subscribe(cornerstoneViewportService.EVENTS.VIEWPORT_DATA_CHANGED, action);
+  viewportGridService.subscribe(viewportGridService.EVENTS.ACTIVE_VIEWPORT_ID_CHANGED, action);
 }
 
 // The picture that is looked at: its place in the series, and its SOPInstanceUID (with `_frame` in a film).
@@ -92,34 +96,42 @@ export function current({ set, viewports }) {
   return { place, instance: film ? `${instance.SOPInstanceUID}_${frame}` : instance.SOPInstanceUID };
 }
 
-// An empty label map with one segment per class over a series, in each viewport that shows it; kept when it is there.
+// An empty label map with one segment per class over a series, in each viewport that shows it; kept when it is there. The
+// brush draws in it, and no other one of the panel is over the series.
 export async function prepare({ set, viewports }, labels) {
-  const { segmentationService } = services();
-  if (!segmentationService.getSegmentation(ID)) {
+  const { segmentationService, cornerstoneViewportService } = services();
+  const id = idOf(set);
+  if (!segmentationService.getSegmentation(id)) {
     const segments = Object.fromEntries(
       Object.entries(labels).map(([label, index], i) => [index, { segmentIndex: index, label, active: i === 0 }])
     );
-    await segmentationService.createLabelmapForDisplaySet(set, { segmentationId: ID, label: 'LoCo', segments });
+    await segmentationService.createLabelmapForDisplaySet(set, { segmentationId: id, label: 'LoCo', segments });
   }
-  const { cornerstoneViewportService } = services();
-  for (const viewport of viewports.filter(id => cornerstoneViewportService.getCornerstoneViewport(id))) {
-    if (!segmentationService.getSegmentationRepresentations(viewport, { segmentationId: ID }).length) {
-      await segmentationService.addSegmentationRepresentation(viewport, { segmentationId: ID, type: 'Labelmap' });
+  for (const viewport of viewports.filter(v => cornerstoneViewportService.getCornerstoneViewport(v))) {
+    for (const { segmentationId } of segmentationService.getSegmentationRepresentations(viewport)) {
+      if (segmentationId.startsWith(ID) && segmentationId !== id) {
+        segmentationService.removeSegmentationRepresentations(viewport, { segmentationId });
+      }
+    }
+    if (!segmentationService.getSegmentationRepresentations(viewport, { segmentationId: id }).length) {
+      await segmentationService.addSegmentationRepresentation(viewport, { segmentationId: id, type: 'Labelmap' });
       Object.values(labels).forEach((index, i) =>
-        segmentationService.setSegmentColor(viewport, ID, index, COLOURS[i % COLOURS.length])
+        segmentationService.setSegmentColor(viewport, id, index, COLOURS[i % COLOURS.length])
       );
     }
+    segmentationService.setActiveSegmentation(viewport, id);
   }
 }
 
 // The label map that is shown: { data, grid } of a volume, { data, width, height } of a picture.
 function labelmap(view, place = current(view).place) {
   const { segmentationService } = services();
-  const segmentation = segmentationService.getSegmentation(ID);
+  const id = idOf(view.set);
+  const segmentation = segmentationService.getSegmentation(id);
   if (!segmentation) {
     throw new Error('No image is open yet; open a study first.');
   }
-  const volume = segmentationService.getLabelmapVolume(ID);
+  const volume = segmentationService.getLabelmapVolume(id);
   if (volume) {
     const { dimensions, origin, spacing, direction } = volume;
     const axes = [0, 1, 2].map(a => [0, 1, 2].map(i => direction[3 * a + i] * spacing[a]));
@@ -142,7 +154,7 @@ export function showMask(buffer, view, place) {
   } else {
     map.data.set(mask.data);
   }
-  changed();
+  changed(view);
 }
 
 // The label map as a file for the server, and whether nothing is labelled.
@@ -153,14 +165,14 @@ export async function labelFile(view) {
   return { file, empty: !data.some(v => v) };
 }
 
-function changed() {
+function changed({ set }) {
   const { Enums } = window.cornerstoneTools;
-  const detail = { segmentationId: ID };
+  const detail = { segmentationId: idOf(set) };
   window.cornerstone.triggerEvent(window.cornerstone.eventTarget, Enums.Events.SEGMENTATION_DATA_MODIFIED, detail);
 }
 
-export function activateSegment(index) {
-  services().segmentationService.setActiveSegment(ID, index);
+export function activateSegment({ set }, index) {
+  services().segmentationService.setActiveSegment(idOf(set), index);
 }
 
 // Let the left mouse button use a tool, by its name in OHIF's tool groups.

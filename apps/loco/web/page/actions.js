@@ -25,10 +25,7 @@ export async function act(button, place, action) {
   try {
     announce((await action()) || '');
   } catch (error) {
-    say(place, error.message);
-    if (error instanceof LoggedOut) {
-      window.dispatchEvent(new Event('loco-logged-out'));
-    }
+    failed(place, error);
   } finally {
     setAttribute(button, 'aria-disabled', null);
   }
@@ -40,7 +37,14 @@ export async function tried(place, load) {
     await load();
     say(place, '');
   } catch (error) {
-    say(place, error.message);
+    failed(place, error);
+  }
+}
+
+function failed(place, error) {
+  say(place, error.message);
+  if (error instanceof LoggedOut) {
+    window.dispatchEvent(new Event('loco-logged-out'));
   }
 }
 

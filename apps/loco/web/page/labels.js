@@ -1,6 +1,6 @@
 // What came back: each submission against what the model had proposed, and the validation cases where the model is worst.
 
-import { act, say, tried } from './actions.js';
+import { say, tried } from './actions.js';
 import * as api from './api.js';
 import { el, keyed, part, setAttribute, setShown, setText } from './dom.js';
 import { count, counted, figure, moment, share } from './format.js';
@@ -9,6 +9,8 @@ import { picture, show as showPicture } from './pictures.js';
 
 const PAGE = 10;
 const WORST = 6;
+
+let opened; // which history the dialog was opened for last
 
 export class Labels {
   constructor(root, page) {
@@ -23,7 +25,11 @@ export class Labels {
   }
 
   async load() {
+    const asked = (this.asked = Symbol('asked'));
     const [found, worst] = await Promise.all([api.submissions({ offset: this.pager.offset, limit: PAGE }), api.worst({ limit: WORST })]);
+    if (asked !== this.asked) {
+      return; // the page was turned since, and its own answer is on the way
+    }
     this.showWorst(worst);
     if (this.pager.show(found.count, found.entries.length)) {
       setShown(this.part('nothing'), !found.entries.length);
@@ -103,13 +109,16 @@ function fillAgreement(node, { comparison, compared, sentence }) {
 async function openHistory(image) {
   const dialog = document.getElementById('versions-dialog');
   const [list, said] = [part(dialog, 'versions'), part(dialog, 'said')];
+  const asked = (opened = Symbol('asked'));
   setText(part(dialog, 'image'), image);
   list.replaceChildren();
   say(said, '');
   dialog.showModal();
-  await act(list, said, async () => {
+  await tried(said, async () => {
     const versions = await api.versionsOf(image);
-    list.replaceChildren(...versions.map(lineOf));
+    if (asked === opened) { // an answer that comes late is not that of the label in the dialog
+      list.replaceChildren(...versions.map(lineOf));
+    }
   });
 }
 
