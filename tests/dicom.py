@@ -133,3 +133,11 @@ def as_jpeg(ds: Dataset) -> Dataset:
     ds.PhotometricInterpretation = "YBR_FULL_422" if ds.SamplesPerPixel == 3 else "MONOCHROME2"
     ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     return ds
+
+
+def stow_answer(*items: tuple[str, str]) -> dict:
+    """What a PACS says of instances that it stored, each by its SOP class and its address (DICOM JSON)."""
+    sequence = [
+        {"00081150": {"vr": "UI", "Value": [kind]}, "00081190": {"vr": "UR", "Value": [place]}} for kind, place in items
+    ]
+    return {"00081199": {"vr": "SQ", "Value": sequence}}

@@ -16,7 +16,7 @@ from lib import progressbar
 from lib.server import catalogue, dicomfolder
 from lib.server.conversion import ImageCache
 from lib.server.dicomfolder import FolderClient, holds_dicom
-from lib.server.dicomseg import Author, write_seg
+from lib.server.dicomseg import Author, seg_header, write_seg
 from lib.server.dicomweb import dicomweb_router
 from lib.server.seginbox import PacsWithSegs
 from lib.server.series import cases_of
@@ -44,7 +44,7 @@ def folder(tmp_path):
 def client(folder):
     source = FolderClient(folder[0])
     app = FastAPI()
-    app.include_router(dicomweb_router(source.catalogue, lambda ds: source.store_instances([ds])))
+    app.include_router(dicomweb_router(source.catalogue, lambda ds, who: source.store_instances([ds])))
     return TestClient(app)
 
 
@@ -195,8 +195,10 @@ def test_a_folder_of_dicom_is_studies_like_a_pacs(folder, tmp_path):
     assert studies.get_image_uri(uid).endswith(".nii.gz")
     seg, classes = segmentation(volume)
     studies.client.store_instances([seg])
-    (outcome,) = studies.seg_stored(str(seg.SeriesInstanceUID))
+    assert seg_header(seg).creator not in ("", "ana")
+    (outcome,) = studies.seg_stored(str(seg.SeriesInstanceUID), "ana")
     assert outcome.taken
+    assert [s.client for s in studies._journal.submissions()] == ["ana"], "who is logged in, whoever the file names"
     from lib.core.images import read_label
 
     np.testing.assert_array_equal(read_label(studies.get_label_uri(uid, "final")).array[0], classes)

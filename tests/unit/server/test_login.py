@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
 
+import httpx
 import jwt
+import numpy as np
+import pydicom
 import pytest
 from cryptography.hazmat.primitives import serialization
+from dicom import picture_series, stow_answer
 from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 from fastapi.testclient import TestClient
 from jwt import InvalidTokenError
 from monailabel.config import settings
 from monailabel.endpoints.user import auth as stock
+from pydicom.uid import SegmentationStorage
 from realm import KEY, OTHER_KEY, open_realm, token
 from starlette.middleware import Middleware
 
 from lib.server.auth import TokenRule, Tokens, role_names, rule_of, with_lower_roles
+from lib.server.dicomweb import dicomweb_router
 from lib.server.guard import GuardSettings, install
 from lib.server.login import COOKIE, LoginGate, login_router
+from lib.server.proxy import Pacs, proxy_router
 from lib.server.web import add_routes
 
 STOCK_FROM_TOKEN = stock.from_token
@@ -150,6 +158,33 @@ def test_roles_are_asked_where_the_stock_server_does_not(client, realm):
     assert (stored[0], stored[1] == 403) == (403, False), "a segmentation in the PACS is a submission"
     assert [status("PUT", "/model/frame", r) for r in (user, annotator, reviewer, admin)] == [403, 403, 403, 200]
     assert [status("GET", "/logs/", r) for r in (reviewer, admin)] == [403, 200]
+
+
+@pytest.mark.parametrize("of", ["folder", "PACS"])
+def test_a_segmentation_is_by_who_is_logged_in(realm, tokens, of):
+    by = []
+
+    async def pacs_answers(request):
+        return httpx.Response(200, json=stow_answer((SegmentationStorage, "http://pacs/studies/1/series/2")))
+
+    app = FastAPI()
+    app.dependency_overrides[stock.get_current_user] = lambda: tokens.user(token(realm))
+    pacs = Pacs("http://pacs", {})
+    app.include_router(
+        dicomweb_router(dict, lambda ds, who: by.append(who))
+        if of == "folder"
+        else proxy_router(pacs, lambda uid, who: by.append(who), httpx.MockTransport(pacs_answers))
+    )
+    file = io.BytesIO()
+    ds = picture_series("ES", [np.zeros((4, 4, 3), np.uint8)])[0]
+    pydicom.dcmwrite(file, ds, write_like_original=False)
+    answer = TestClient(app).post(
+        "/proxy/dicom/stow/studies",
+        content=b"--x\r\nContent-Type: application/dicom\r\n\r\n" + file.getvalue() + b"\r\n--x--\r\n",
+        headers={"Content-Type": 'multipart/related; type="application/dicom"; boundary=x'},
+    )
+    assert answer.status_code == 200
+    assert by == ["ann"]
 
 
 def test_ohif_works_behind_the_login(client, realm):

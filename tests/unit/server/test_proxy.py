@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from dicom import stow_answer
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from monailabel.config import settings
@@ -36,16 +37,9 @@ def through(answer, pacs=PACS, stored=None):
         return httpx.Response(said.status_code, headers=said.headers, stream=Body(said.content))
 
     app = FastAPI()
-    taken = stored.append if stored is not None else lambda uid: None
+    taken = (lambda uid, who: stored.append(uid)) if stored is not None else lambda uid, who: None
     app.include_router(proxy_router(pacs, taken, httpx.MockTransport(pacs_answers)))
     return TestClient(app), asked
-
-
-def stow_answer(*items):
-    sequence = [
-        {"00081150": {"vr": "UI", "Value": [kind]}, "00081190": {"vr": "UR", "Value": [place]}} for kind, place in items
-    ]
-    return {"00081199": {"vr": "SQ", "Value": sequence}}
 
 
 def test_a_search_keeps_its_query_and_uses_the_credentials_of_the_server():

@@ -55,7 +55,7 @@ def test_a_segmentation_drawn_on_a_presented_image_comes_back_onto_its_own_grid(
     order = [ds.SOPInstanceUID for ds in instances]
     classes = classes[..., [order.index(plane.sop) for plane in case.grid.planes]]
     seg = write_seg(classes, case.grid, instances[0], {"lesion": 1}, Author("ann"), datetime(2024, 1, 2))
-    viewer._take(seg)
+    viewer._take(seg, "")
     saved = read_label(studies.get_label_uri(image, "final")).array[0].numpy()
     expected = read_label(truth).array[0].numpy()
     if image.startswith("frame"):

@@ -12,7 +12,7 @@ from typing import Any
 import pydicom
 from fastapi import APIRouter, Depends, HTTPException
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC
+from monailabel.endpoints.user.auth import RBAC, User
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from requests_toolbelt.multipart.decoder import (
@@ -24,6 +24,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lib.server.auth import annotator_of
 from lib.server.catalogue import SeriesEntry
 from lib.server.dicompaths import PREFIX, Resource, resource_of
 from lib.server.metadata import file_of, frames_of, metadata_of
@@ -38,16 +39,19 @@ _REFUSED = 0x0122
 """Failure reasons of storing: not readable, and SOP class not supported."""
 
 Catalogue = Callable[[], Mapping[str, SeriesEntry]]
+Store = Callable[[Dataset, str], Any]
 
 
-def dicomweb_router(catalogue: Catalogue, store: Callable[[Dataset], Any]) -> APIRouter:
+def dicomweb_router(catalogue: Catalogue, store: Store) -> APIRouter:
     """`/proxy/dicom/{qido|wado|stow}/...` answered from a catalogue, the same paths as with a PACS.
 
     Args:
         catalogue: all series by UID, as they are now.
-        store: keeps one instance; raises `ValueError` with a sentence for one that it does not take.
+        store: keeps one instance for whoever is logged in ("" without a login); raises `ValueError` with a sentence for one
+            that it does not take.
     """
-    router = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))])
+    reader = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+    router = APIRouter(dependencies=[reader])
 
     @router.get(PREFIX + "/{service}/{path:path}", include_in_schema=False)
     def get(request: Request, service: str, path: str) -> Response:
@@ -58,11 +62,12 @@ def dicomweb_router(catalogue: Catalogue, store: Callable[[Dataset], Any]) -> AP
         return _retrieved(catalogue(), resource)
 
     @router.post(PREFIX + "/{service}/{path:path}", include_in_schema=False)
-    async def post(request: Request, service: str, path: str) -> Response:
+    async def post(request: Request, service: str, path: str, user: User = reader) -> Response:
         if not resource_of(path).stores:
             raise HTTPException(405, f"expected instances sent to studies, but got {path!r}; only storing is a POST")
         body = await _limited(request)
-        return await run_in_threadpool(_stored, body, request.headers.get("content-type", ""), store)
+        kind, who = request.headers.get("content-type", ""), annotator_of(user, "")
+        return await run_in_threadpool(_stored, body, kind, store, who)
 
     return router
 
@@ -119,7 +124,7 @@ async def _limited(request: Request) -> bytes:
     return bytes(body)
 
 
-def _stored(body: bytes, kind: str, store: Callable[[Dataset], Any]) -> Response:
+def _stored(body: bytes, kind: str, store: Store, who: str) -> Response:
     """Store each instance of a multipart body. 200 when all were kept, 409 when none, 202 otherwise."""
     try:
         parts = [part.content for part in MultipartDecoder(body, kind).parts]
@@ -133,7 +138,7 @@ def _stored(body: bytes, kind: str, store: Callable[[Dataset], Any]) -> Response
             failed.append(_reference(Dataset(), _CANNOT_UNDERSTAND))
             continue
         try:
-            store(dataset)
+            store(dataset, who)
             kept.append(_reference(dataset))
         except ValueError as e:
             logger.warning("An instance was not stored: %s", e)

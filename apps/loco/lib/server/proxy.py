@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 from fastapi import APIRouter, Depends, HTTPException
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC
+from monailabel.endpoints.user.auth import RBAC, User
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from lib.server.auth import annotator_of
 from lib.server.dicompaths import PREFIX, SEGMENTATIONS, Resource, resource_of
 
 logger = logging.getLogger(__name__)
@@ -59,16 +60,18 @@ class Pacs:
 
 
 def proxy_router(
-    pacs: Pacs, seg_stored: Callable[[str], Any], transport: httpx.AsyncBaseTransport | None = None
+    pacs: Pacs, seg_stored: Callable[[str, str], Any], transport: httpx.AsyncBaseTransport | None = None
 ) -> APIRouter:
     """`/proxy/dicom/{qido|wado|stow}/...` answered by a PACS.
 
     Args:
         pacs: the server.
-        seg_stored: called in a worker thread with the SeriesInstanceUID of each segmentation that was stored.
+        seg_stored: called in a worker thread with the SeriesInstanceUID of each segmentation that was stored, and who
+            is logged in ("" without a login).
         transport: replaces the network, for tests.
     """
-    router = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))])
+    reader = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+    router = APIRouter(dependencies=[reader])
     client = httpx.AsyncClient(auth=pacs.credentials, timeout=_TIMEOUT, transport=transport, trust_env=False)
 
     @router.get(PREFIX + "/{service}/{path:path}", include_in_schema=False)
@@ -80,7 +83,7 @@ def proxy_router(
         return _streamed(answer, (_services_root(pacs).encode(), own))
 
     @router.post(PREFIX + "/{service}/{path:path}", include_in_schema=False)
-    async def post(request: Request, service: str, path: str) -> Response:
+    async def post(request: Request, service: str, path: str, user: User = reader) -> Response:
         resource = _checked(service, path)
         if not resource.stores:
             raise HTTPException(405, f"expected instances sent to studies, but got {path!r}; only storing is a POST")
@@ -90,7 +93,7 @@ def proxy_router(
         body = await answer.aread()
         await answer.aclose()
         stored = list(stored_segmentations(body)) if answer.is_success else []
-        later = BackgroundTask(_tell, seg_stored, stored) if stored else None
+        later = BackgroundTask(_tell, seg_stored, stored, annotator_of(user, "")) if stored else None
         return Response(body, answer.status_code, _sent_back(answer), background=later)
 
     return router
@@ -185,9 +188,9 @@ def _sent_back(answer: httpx.Response) -> dict[str, str]:
     return {h: answer.headers[h] for h in _SENT_BACK if h in answer.headers}
 
 
-def _tell(seg_stored: Callable[[str], Any], series: Iterable[str]) -> None:
+def _tell(seg_stored: Callable[[str, str], Any], series: Iterable[str], who: str) -> None:
     for uid in series:
         try:
-            seg_stored(uid)
+            seg_stored(uid, who)
         except (HTTPException, OSError, RuntimeError, ValueError):  # the PACS, a full disk, the journal, an odd header
             logger.exception("The segmentation %s was stored, but not taken as a label yet; trying again", uid)

@@ -105,9 +105,10 @@ class PacsWithSegs(PacsStudies):
             logger.warning("The label of %s is kept here and not in the PACS yet: %s", image, nameless(error))
             self._journal.put_seg(replace(row, detail=reason))
 
-    def take_new_segs(self) -> list[Outcome]:
+    def take_new_segs(self, authors: Mapping[str, str] | None = None) -> list[Outcome]:
         """Read every SEG series that was not seen yet, oldest first, one SEG at a time in memory.
 
+        `authors`: of series whose author is known better than from their files, as they were stored with a login.
         One that the PACS lists but does not serve is left for the next time. Raises `HTTPException` 503 when it is silent.
         """
         with self._reading, self.answering():
@@ -117,7 +118,8 @@ class PacsWithSegs(PacsStudies):
             new = [s for uid, s in self.index.segs.items() if seen.get(uid, 0) < max(1, s.instances)]
             known = {row.sop.partition(" ")[0] for row in self._journal.segs()}
             found = sorted((header for s in new for header in self._headers(s)), key=lambda header: header.written)
-            return [o for header in found if header.sop not in known for o in self._fetched(header)]
+            new_headers = (header for header in found if header.sop not in known)
+            return [o for header in new_headers for o in self._fetched(header, (authors or {}).get(header.series, ""))]
 
     def _headers(self, series: Series) -> list[SegHeader]:
         try:
@@ -127,29 +129,35 @@ class PacsWithSegs(PacsStudies):
             return []
         return [replace(seg_header(Dataset.from_json(h)), study=series.study, series=series.uid) for h in found]
 
-    def _fetched(self, header: SegHeader) -> list[Outcome]:
+    def _fetched(self, header: SegHeader, author: str) -> list[Outcome]:
         try:
             seg = self.client.retrieve_instance(header.study, header.series, header.sop)
         except RequestException as e:
             self.index.left_out(header.series, e)
             return []
-        return self.submit_seg(seg)
+        return self.submit_seg(seg, author)
 
-    def seg_stored(self, series_uid: str) -> list[Outcome]:
-        """A SEG series was stored a moment ago: read it now. Returns what became of it. Raises `HTTPException` 503."""
+    def seg_stored(self, series_uid: str, author: str = "") -> list[Outcome]:
+        """A SEG series was stored a moment ago, with a login by `author`: read it now. Raises `HTTPException` 503.
+
+        Returns what became of it.
+        """
         self.refresh()
         if series_uid not in self.index.segs:
             return []
-        return self.take_new_segs()
+        return self.take_new_segs({series_uid: author})
 
-    def submit_seg(self, seg: Dataset) -> list[Outcome]:
-        """Take a SEG as a submission for each case that it speaks of. One that was seen before changes nothing."""
+    def submit_seg(self, seg: Dataset, author: str = "") -> list[Outcome]:
+        """Take a SEG as a submission for each case that it speaks of. One that was seen before changes nothing.
+
+        `author`: who drew it, "" when only the file says so.
+        """
         header = seg_header(seg)
         with self._reading:
             if header.sop in {row.sop.partition(" ")[0] for row in self._journal.segs()}:
                 return []
             try:
-                outcomes = self._take(seg, header)
+                outcomes = self._take(seg, header, author)
             except (ValueError, TypeError, AttributeError, LookupError) as e:  # also CaseError
                 why = str(e) if isinstance(e, CaseError) else f"expected a DICOM SEG, but: {e}; store it again"
                 outcomes = [Outcome(header.sop, header.image_series, taken=False, reason=why)]
@@ -161,7 +169,7 @@ class PacsWithSegs(PacsStudies):
                 log("A SEG for %s was %s %s", hashed_name(outcome.image), status, outcome.reason)
             return outcomes
 
-    def _take(self, seg: Dataset, header: SegHeader) -> list[Outcome]:
+    def _take(self, seg: Dataset, header: SegHeader, author: str) -> list[Outcome]:
         if header.image_series not in self.index.images:
             raise CaseError(
                 f"SEG {header.sop}",
@@ -176,11 +184,11 @@ class PacsWithSegs(PacsStudies):
                 f"SEG {header.sop}", "expected a frame on one of its images, but there is none; draw it again"
             )
         for case, reading in addressed:
-            self._keep_seg(case, reading, header)
+            self._keep_seg(case, reading, header, author)
         return [Outcome(header.sop, case.id, taken=True) for case, _ in addressed]
 
-    def _keep_seg(self, case: CaseOfSeries, reading: SegReading, header: SegHeader) -> None:
-        info = {"client_id": header.creator or "pacs", "source": _FROM_PACS, "SOPInstanceUID": header.sop}
+    def _keep_seg(self, case: CaseOfSeries, reading: SegReading, header: SegHeader, author: str) -> None:
+        info = {"client_id": author or header.creator or "pacs", "source": _FROM_PACS, "SOPInstanceUID": header.sop}
         with tempfile.TemporaryDirectory(prefix="loco-seg-") as folder:
             file = Path(folder) / ("label.png" if case.picture else "label.nii.gz")
             if case.picture:

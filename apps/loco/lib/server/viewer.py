@@ -90,9 +90,9 @@ class Viewer:
             return proxy_router(Pacs.configured(self._place), studies.seg_stored)
         client = studies.client
 
-        def store(dataset: Dataset) -> None:
+        def store(dataset: Dataset, who: str) -> None:
             client.store_instances([dataset])
-            refused = [o.reason for o in studies.seg_stored(str(dataset.SeriesInstanceUID)) if not o.taken]
+            refused = [o.reason for o in studies.seg_stored(str(dataset.SeriesInstanceUID), who) if not o.taken]
             if refused:
                 raise ValueError(refused[0])
 
@@ -104,14 +104,14 @@ class Viewer:
         self._stored = stored = StoredSegmentations(state / SEGMENTATIONS)
         catalogue = Merged(self._presented, stored)
 
-        def store(dataset: Dataset) -> None:
-            self._take(dataset)
+        def store(dataset: Dataset, who: str) -> None:
+            self._take(dataset, who)
             stored.store(dataset)
             catalogue.forget()
 
         return dicomweb_router(catalogue, store)
 
-    def _take(self, seg: Dataset) -> None:
+    def _take(self, seg: Dataset, who: str) -> None:
         """A segmentation drawn on a presented image is its label. Raises `ValueError` with a sentence when it cannot be."""
         header = seg_header(seg)
         image = self._presented.image_of(header.image_series)
@@ -126,9 +126,8 @@ class Viewer:
             else:
                 nib.save(nib.Nifti1Image(reading.classes, cases[0].grid.affine()), file)
             try:
-                self._studies.save_label(
-                    image, str(file), FINAL, {"client_id": header.creator or "ohif", "source": "ohif"}
-                )
+                client = who or header.creator or "ohif"
+                self._studies.save_label(image, str(file), FINAL, {"client_id": client, "source": "ohif"})
             except HTTPException as e:
                 raise ValueError(str(e.detail)) from e
 
