@@ -68,6 +68,15 @@ def test_the_thread_keeps_the_view(project):
     assert len(set(served)) == 6, "labels since the view was built are looked up at the click"
 
 
+def test_the_draw_by_rank_gets_sharper_from_the_first_choice_by_the_model_to_the_end_of_the_budget(project):
+    studies, board, progress = Studies(images_of(40)), board_of(project), []
+    for count, image in enumerate(studies.images, start=1):
+        submit(project, image)
+        if count in (8, 24, 40):
+            progress.append(board.view(studies).progress)
+    assert progress == [0.0, 0.5, 1.0], "8 labels are there before a model can choose"
+
+
 def test_rules_of_the_switch():
     assert enough_labels(1000, 8, {"polyp": 3}, 1)
     assert not enough_labels(1000, 7, {"polyp": 7}, 1)

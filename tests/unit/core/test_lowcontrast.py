@@ -3,6 +3,7 @@ import pytest
 import torch
 from unit.helpers import Threshold
 
+from lib.core import lowcontrast
 from lib.core.grid import Grid
 from lib.core.lowcontrast import band_radius, confidence, field_of_view, low_contrast_band, score_image
 from lib.core.lowcontrast_policy import LowContrastPolicy
@@ -285,6 +286,17 @@ def test_the_band_that_is_shown_lies_on_the_border_and_is_stronger_where_contras
         assert float((distance - radius).abs()[band > 0].max()) < 3
         strength.append(float(band[band > 0].mean()))
     assert strength[1] > strength[0]
+
+
+def test_a_large_band_is_thinned_where_it_is_measured_and_not_where_it_is_shown(monkeypatch):
+    prediction = predicted(blob(64, 40, contrast=0.3, softness=1.0, dims=3))
+    whole, shown = score_image(prediction, THRESHOLDS, LABELS), low_contrast_band(prediction, LABELS)
+    monkeypatch.setattr(lowcontrast, "_MAX_BAND_PIXELS", 500)
+    thin = score_image(prediction, THRESHOLDS, LABELS)
+    assert thin.rivals["border"] == pytest.approx(whole.rivals["border"], rel=1e-6), "the border is as long as before"
+    assert thin.classes[0].terms["margin"] == pytest.approx(whole.classes[0].terms["margin"], abs=0.05)
+    assert thin.classes[0].terms != whole.classes[0].terms
+    assert torch.equal(low_contrast_band(prediction, LABELS), shown)
 
 
 def test_of_a_class_that_was_not_found_the_likeliest_place_is_shown():

@@ -259,6 +259,16 @@ def test_coverage_goes_to_what_is_least_like_the_seen_ones():
     assert first(policy).image == "d", "the most central when nothing was seen"
 
 
+def test_what_cannot_be_compared_does_not_come_by_name():
+    """The model does not know the only class well enough, and has looked at no labelled image yet."""
+    pool = pool_of({f"i{i}": present(0.5) for i in range(8)}, [np.eye(8)[i] for i in range(8)])
+    policy, free = LowContrastPolicy(pool), np.ones(8, dtype=bool)
+    weak = Situation(free, ~free, weak=frozenset({"polyp"}))
+    starts = Counter(policy.choose(weak, rng(seed))[0].image for seed in range(80))
+    assert len(starts) == 8
+    assert max(starts.values()) < 30
+
+
 def test_an_unknown_policy_lists_those_there_are():
     with pytest.raises(ValueError, match="expected a strategy, one of low_contrast, random_control"):
         make_policy("best", any_pool())

@@ -7,7 +7,7 @@ from unit.desks import open_desk, publish, score, submit
 
 from lib.core.cases import Record
 from lib.scoring import low_contrast
-from lib.scoring.low_contrast import LowContrastScoring
+from lib.scoring.low_contrast import LowContrastScoring, in_turns
 from lib.store.records import Score
 
 
@@ -28,6 +28,15 @@ def has_passed(desk, version, monkeypatch):
     passing = LowContrastScoring(desk.model, desk.project, "")
     passing._score_all([], live, None, {}, None)
     return [v for v in range(4) if desk.journal.scored_images(desk.model, v)]
+
+
+def test_a_pass_looks_at_some_labelled_studies_soon_and_at_most_of_them_last(monkeypatch):
+    monkeypatch.setattr(low_contrast, "_LABELLED_SOON", 2)
+    records = [Record(f"{'l' if i % 2 else 'u'}{i}", "x", "label" if i % 2 else None, "p") for i in range(16)]
+    ordered = "".join(r.id[0] for r in in_turns(records))
+    assert ordered == "uuuluuuluu" + 6 * "l"
+    assert sorted(r.id for r in in_turns(records)) == sorted(r.id for r in records)
+    assert in_turns([]) == []
 
 
 def test_a_better_version_replaces_the_scores_of_the_older(desk, monkeypatch):

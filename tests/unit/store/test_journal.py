@@ -430,6 +430,10 @@ def test_scores_are_kept_per_version_and_image(journal):
     assert journal.scores("m", 2) == [rows[1], rows[0]]
     assert journal.scored_images("m", 2) == {"a", "b"}
     assert journal.scored_images("m", 0) == set()
+    assert journal.scored_images("m", 2, "epistemic") == set()
+    again = [Score("b", {"margin": 0.5, "epistemic": 0.1}, None)]
+    journal.put_scores("m", 2, again, NOW)
+    assert journal.scored_images("m", 2, "epistemic") == {"b"}
 
     again = Score("b", {"polyp/present/margin": 0.75}, b"zw")
     journal.put_scores("m", 2, [again], NOW + 1)
@@ -618,6 +622,15 @@ def test_skips_are_for_oneself_for_all_or_by_two_who_are_unsure(journal):
         assert journal.skipped_for("bob") == ["broken"]
         journal.add_skip("faint", client, "unsure", NOW + 3 + number)
     assert journal.skipped_for("bob") == ["broken", "faint"]
+
+
+def test_who_has_no_name_can_pass_an_image_by_too(journal):
+    journal.add_skip("later", "", "later", NOW)
+    assert (journal.skipped_for(""), journal.skipped_for("ann")) == (["later"], [])
+    journal.add_skip("faint", "", "unsure", NOW + 1)
+    assert journal.skipped_for("ann") == []
+    journal.add_skip("faint", None, "unsure", NOW + 2)
+    assert journal.skipped_for("ann") == ["faint"], "offered last to whoever was unsure: it was another one"
 
 
 def test_who_asks_twice_at_once_gets_one_image(journal):

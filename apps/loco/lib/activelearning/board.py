@@ -162,7 +162,6 @@ class Board:
             ranked, policies, doubtful = ~labelled, {}, unfit(pool)
             self._scored_state = scored_state
         held_out = np.array([self.group(datastore, image) in validation for image in images], dtype=bool)
-        budget = min(len(images), max(_LEAST_BUDGET, int(_BUDGET_SHARE * len(images))))
         return View(
             pool=pool,
             places=old.places if old is not None and pool is old.pool else {image: i for i, image in enumerate(images)},
@@ -171,7 +170,7 @@ class Board:
             free=~labelled & ~held_out,
             labelled=labelled,
             last_submission=last,
-            progress=min(1.0, len(latest) / max(1, budget)),
+            progress=self._progress(len(images), len(latest)),
             counts=counts,
             labels=len(latest),
             miss_rate=miss_rates(version, latest) if version else {},
@@ -181,6 +180,12 @@ class Board:
             seed=self.seed,
             policies=policies,
         )
+
+    def _progress(self, studies: int, labelled: int) -> float:
+        """Share of the budget that was labelled since choosing by a model could begin (specification 6.6), in [0, 1]."""
+        budget = min(studies, max(_LEAST_BUDGET, int(_BUDGET_SHARE * studies)))
+        first = first_labels(studies, self._classes)
+        return float(np.clip((labelled - first) / max(1, budget - first), 0.0, 1.0))
 
     def group(self, datastore: Datastore, image: str) -> str:
         """Patient or video of an image."""
@@ -206,9 +211,14 @@ class Board:
 
 def enough_labels(studies: int, labelled: int, counts: Mapping[str, int], classes: int) -> bool:
     """At least 8 labels and 4 per class, each class in 3 of them; of a few studies a quarter is enough."""
-    wanted = min(max(_LEAST_LABELS, _LABELS_PER_CLASS * classes), math.ceil(studies / 4))
+    wanted = first_labels(studies, classes)
     least = min(counts.values(), default=0) if len(counts) >= classes else 0
     return labelled >= wanted and least >= min(_LABELS_WITH_CLASS, wanted)
+
+
+def first_labels(studies: int, classes: int) -> int:
+    """So many labels a first model needs: 8 and 4 per class; of a few studies a quarter."""
+    return min(max(_LEAST_LABELS, _LABELS_PER_CLASS * classes), math.ceil(studies / 4))
 
 
 def is_usable(version: Version, labels: Mapping[str, Submission]) -> bool:

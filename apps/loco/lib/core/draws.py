@@ -61,7 +61,8 @@ def farthest_first(embeddings: np.ndarray, candidates: np.ndarray, seen: np.ndar
 
 
 def some(places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many of the places (N int) as can be compared with all that was seen within a click, drawn blindly."""
-    if len(places) <= _COMPARED:
-        return places
-    return rng.choice(places, size=_COMPARED, replace=False, shuffle=False)
+    """As many of the places (N int) as can be compared with all that was seen within a click, drawn blindly, in any order.
+
+    So equals, and all of them where nothing can be compared, do not come by name.
+    """
+    return rng.choice(places, size=min(len(places), _COMPARED), replace=False)

@@ -64,11 +64,15 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class _Band:
-    """Places along a border: indices `N d`, weights in (0, 1] (N float), which of them lie inside (N bool)."""
+    """Places along a border: indices `N d`, weights in (0, 1] (N float), which of them lie inside (N bool).
+
+    `content`: sum of the weights of all places, also of those that were left out of a large band.
+    """
 
     places: Tensor
     weights: Tensor
     inside: Tensor
+    content: float
 
     def of(self, values: Tensor) -> Tensor:
         """`C *S` to `C N` float32."""
@@ -140,7 +144,8 @@ def low_contrast_band(prediction: Prediction, labels: Mapping[str, int], field: 
     shown = torch.zeros(probs.shape[1:])
     for index in labels.values():
         region = _without_specks((label == index) & field, max(_MIN_PIXELS, _SPECK * expected))
-        band = _band(region if bool(region.any()) else _candidate(probs[index], expected, field), field, radius)
+        region = region if bool(region.any()) else _candidate(probs[index], expected, field)
+        band = _band(region, field, radius, most=region.numel())
         where = band.places.unbind(dim=1)
         shown[where] = torch.maximum(shown[where], (1 - (best[0] - best[1]))[where] * band.weights)
     return shown
@@ -216,7 +221,7 @@ def _unit(features: Tensor) -> Tensor:
 def _border_length(band: _Band, radius: Sequence[float], field: Tensor) -> float:
     """Content of the band over its width, in units of the field of view (2D: its mean side; 3D: that squared)."""
     width = 2 * float(np.prod(radius)) ** (1 / len(radius))
-    return float(band.weights.sum()) / width / float(field.sum()) ** (1 - 1 / field.ndim)
+    return band.content / width / float(field.sum()) ** (1 - 1 / field.ndim)
 
 
 def _embedding(features: Tensor, probs: Tensor, field: Tensor) -> np.ndarray:
@@ -231,8 +236,8 @@ def _embedding(features: Tensor, probs: Tensor, field: Tensor) -> np.ndarray:
     return F.normalize(means.T.flatten(), dim=0).numpy().astype(np.float32)
 
 
-def _band(region: Tensor, field: Tensor, radius: Sequence[float]) -> _Band:
-    """Places of the field within the ellipsoid `radius` of the border of a region.
+def _band(region: Tensor, field: Tensor, radius: Sequence[float], most: int | None = None) -> _Band:
+    """Places of the field within the ellipsoid `radius` of the border of a region; of more than `most` (50,000) every n-th.
 
     A ring that lies only partly within the radius has the part as its weight: so a band of 1.6 pixels is 1.6 wide, and the
     same image on a finer grid has the same band.
@@ -244,7 +249,7 @@ def _band(region: Tensor, field: Tensor, radius: Sequence[float]) -> _Band:
     inside = mask[box]
     outside = field.numpy()[box] & ~inside
     if not mask.any() or not outside.any():
-        return _Band(torch.zeros(0, mask.ndim, dtype=torch.long), torch.zeros(0), torch.zeros(0, dtype=torch.bool))
+        return _Band(torch.zeros(0, mask.ndim, dtype=torch.long), torch.zeros(0), torch.zeros(0, dtype=torch.bool), 0.0)
     distance = np.where(
         inside,
         ndimage.distance_transform_edt(~outside, sampling=step),
@@ -252,11 +257,14 @@ def _band(region: Tensor, field: Tensor, radius: Sequence[float]) -> _Band:
     )
     weights = np.clip((1 - distance) / ring + 1, 0, 1) * (inside | outside)
     places = np.argwhere(weights > _FLAT)
-    places = places[:: max(1, -(-len(places) // _MAX_BAND_PIXELS))]
+    places = places[:: max(1, -(-len(places) // (most or _MAX_BAND_PIXELS)))]
     index = tuple(places.T)
     start = np.array([s.start for s in box])
     return _Band(
-        torch.from_numpy(places + start), torch.from_numpy(weights[index]).float(), torch.from_numpy(inside[index])
+        torch.from_numpy(places + start),
+        torch.from_numpy(weights[index]).float(),
+        torch.from_numpy(inside[index]),
+        float(weights.sum()),
     )
 
 

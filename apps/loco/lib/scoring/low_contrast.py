@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,15 @@ logger = logging.getLogger(__name__)
 
 _COMMIT_EVERY = 20
 _LABELS_FOR_AREAS = 20
+_EVERY, _LABELLED_SOON = 4, 50
+"""Each fourth study of a pass is a labelled one until there are so many; the other labelled ones come last."""
+_DROPOUT_TERM = "image/epistemic"
 
 
 class LowContrastScoring(ScoringMethod):
     """Scores each study once per published model; a newer model ends the pass of an older one.
 
-    Unlabelled studies come first; labelled ones are needed to serve what differs from them.
+    Unlabelled studies come first, and among the first of them some labelled ones: what is served is to differ from those.
 
     Args:
         name: model name.
@@ -63,11 +66,11 @@ class LowContrastScoring(ScoringMethod):
             :: max(1, -(-len(labelled) // _LABELS_FOR_AREAS))
         ]  # of all patients, not the last ones alone
         areas = median_areas(labelled, checkpoint.spec.data, checkpoint.spec.labels)
-        done = self._project.journal.scored_images(self._name, checkpoint.version)
+        term = _DROPOUT_TERM if self._with_dropout else ""
+        done = self._project.journal.scored_images(self._name, checkpoint.version, term)
         todo = [r for r in records if r.id not in done]
         np.random.default_rng(checkpoint.version).shuffle(todo)
-        todo.sort(key=lambda record: record.label is not None)
-        return self._score_all(todo, checkpoint, network, areas, device)
+        return self._score_all(in_turns(todo), checkpoint, network, areas, device)
 
     def _score_all(
         self,
@@ -125,7 +128,7 @@ class LowContrastScoring(ScoringMethod):
         terms = found.terms() | quality_terms(case.image, field)
         if self._with_dropout:
             passes = dropout_passes(network.teacher, case, spec.data, device)
-            terms["image/epistemic"] = float(epistemic_entropy(passes).mean())
+            terms[_DROPOUT_TERM] = float(epistemic_entropy(passes).mean())
         return Score(image, terms, found.embedding.astype(np.float16).tobytes())
 
 
@@ -133,3 +136,16 @@ def _thresholds(checkpoint: Checkpoint) -> torch.Tensor:
     """The method's class thresholds; the filter's cap for methods that learn none."""
     classes = checkpoint.spec.network.classes
     return torch.tensor(checkpoint.thresholds or [checkpoint.spec.method.confidence.cap] * classes)
+
+
+def in_turns(records: Sequence[Record]) -> list[Record]:
+    """The order of a pass: unlabelled studies as they come, every fourth one a labelled one, of which most come last."""
+    unlabelled = [r for r in records if r.label is None]
+    labelled = [r for r in records if r.label is not None]
+    soon, late = labelled[:_LABELLED_SOON], labelled[_LABELLED_SOON:]
+    ordered = []
+    for i, record in enumerate(unlabelled):
+        ordered.append(record)
+        if (i + 1) % (_EVERY - 1) == 0 and soon:
+            ordered.append(soon.pop(0))
+    return [*ordered, *soon, *late]

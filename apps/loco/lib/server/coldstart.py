@@ -51,8 +51,9 @@ class ColdStart:
         journal = self._project.journal
         done = journal.scored_images(self._name, 0)
         images = [i for i in sorted(self._datastore.list_images()) if i not in done]
-        room = MAX_STUDIES - len(done)
-        images = images[:: max(1, -(-len(images) // room))] if room > 0 else []
+        room = max(0, MAX_STUDIES - len(done))
+        # the first choices may come before the end: not from one patient or one ward alone
+        images = np.random.default_rng(0).permutation(images)[:room].tolist()
         rows: list[Score] = []
         for image_id in images:
             if self._stop.is_set():

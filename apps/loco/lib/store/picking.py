@@ -134,11 +134,16 @@ class Picking(Database):
         return {row["image"]: row["n"] for row in self.read("SELECT image, COUNT(*) AS n FROM skips GROUP BY image")}
 
     def skipped_for(self, client: str | None) -> list[str]:
-        """Images that are not to be offered to an annotator before all others, the longest ago skipped first."""
+        """Images that are not to be offered to an annotator before all others, the longest ago skipped first.
+
+        Of those without a name nobody knows whether they are the same person: what one of them passed by is offered last
+        to all of them, and each of their doubts counts as another annotator's.
+        """
         rows = self.read(
             "SELECT image FROM skips GROUP BY image "
-            "HAVING MAX(for_all) = 1 OR MAX(client = ? AND client <> '') = 1 "
-            "OR COUNT(DISTINCT CASE WHEN reason = ? THEN client END) >= ? ORDER BY MAX(ts), image",
+            "HAVING MAX(for_all) = 1 OR MAX(client = ?) = 1 "
+            "OR COUNT(DISTINCT CASE WHEN reason = ? THEN CASE client WHEN '' THEN ' ' || id ELSE client END END) >= ? "
+            "ORDER BY MAX(ts), image",
             (client or "", UNSURE, UNSURE_LIMIT),
         )
         return [row["image"] for row in rows]

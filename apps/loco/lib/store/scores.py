@@ -46,10 +46,12 @@ class Scores(Database):
         found = {score.image: score for block in self.score_blocks(model, version) for score in _unpacked(block)}
         return [found[image] for image in sorted(found)]
 
-    def scored_images(self, model: str, version: int) -> set[str]:
-        """Images that have a score by this model version."""
-        rows = self.read("SELECT images FROM scores WHERE model = ? AND version = ?", (model, version))
-        return {image for row in rows for image in json.loads(row["images"])}
+    def scored_images(self, model: str, version: int, term: str = "") -> set[str]:
+        """Images that have a score by this model version, and `term` in it if one is given."""
+        rows = self.read("SELECT images, names FROM scores WHERE model = ? AND version = ?", (model, version))
+        return {
+            image for row in rows if not term or term in json.loads(row["names"]) for image in json.loads(row["images"])
+        }
 
     def score_mark(self) -> int:
         """A number that rises whenever scores are stored."""
