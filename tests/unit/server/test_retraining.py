@@ -183,3 +183,17 @@ def test_a_training_that_opened_its_run_speaks_for_itself(journal):
     run = journal.start_run("frame", "2 new labels", 2, dead_pid(), NOW)
     started[0][2]({"status": "STOPPED"})
     assert [r.id for r in journal.runs()] == [run]
+
+
+def test_labels_are_read_when_one_came_or_went(journal, monkeypatch):
+    retraining, read = watcher(journal, []), []
+    submissions = journal.submissions
+    monkeypatch.setattr(journal, "submissions", lambda *of: read.append(of) or submissions(*of))
+    retraining.tick(NOW)
+    retraining.tick(NOW + 1)
+    assert len(read) == 1
+    submit(journal, "a")
+    assert retraining.tick(NOW + 2).reason == "waiting for 1 more labels (1 of 2 are new)"
+    journal.mark_removed("a", NOW + 3)
+    assert retraining.tick(NOW + 4).reason == "waiting for the first label"
+    assert len(read) == 3

@@ -17,7 +17,7 @@ from lib.decisions import decided
 from lib.server.journalled import JournalledLabels
 from lib.server.policy import Decision, decide
 from lib.store.journal import Journal
-from lib.store.records import Run
+from lib.store.records import Run, Submission
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class Retraining:
         """Studies that there were when the last scoring pass began."""
         self._started_here = False
         self._failing = False
+        self._submissions: list[Submission] = []
+        self._read_at: tuple[int, int] | None = None
         self.waiting_for = ""
         """What the policy said when it was asked last."""
 
@@ -93,7 +95,7 @@ class Retraining:
         runs = [r for r in self._journal.runs() if r.model == self._model]
         busy = self._started_here or _is_busy("train") or any(r.status == "running" for r in runs)
         finished = [r for r in runs if r.status != "running"]
-        decision = decide(self._journal.submissions(), finished, busy, now, self._settings.after, self._settings.idle_s)
+        decision = decide(self._labels(), finished, busy, now, self._settings.after, self._settings.idle_s)
         if decision.reason != self.waiting_for:
             logger.info("Retraining: %s", decision.reason)
             self.waiting_for = decision.reason
@@ -101,6 +103,13 @@ class Retraining:
             decided("retrain", model=self._model, why=decision.reason)
             self._train(decision.reason, self._journal.options_of_last_run(self._model) if decision.again else {})
         return decision
+
+    def _labels(self) -> list[Submission]:
+        """All active submissions, read when one came or went: thousands are not to be read each second."""
+        mark = self._journal.submission_mark()
+        if mark != self._read_at:
+            self._submissions, self._read_at = self._journal.submissions(), mark
+        return self._submissions
 
     def _train(self, reason: str, options: Mapping[str, Any]) -> None:
         """Start a training. One that is stopped or dies before it has opened its run is journalled here.
