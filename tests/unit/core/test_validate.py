@@ -7,7 +7,7 @@ import torch
 from unit.helpers import FRAME, VOLUME, Threshold, affine_of, nifti, png
 
 from lib.core.cases import Record
-from lib.core.validate import Validation, dice_per_class, goes_live, validate
+from lib.core.validate import Validation, as_good_as, dice_per_class, goes_live, validate
 
 CPU = torch.device("cpu")
 
@@ -102,3 +102,31 @@ def test_validation_of_pictures(tmp_path):
 
 def test_no_records_no_cases():
     assert validate(Threshold(), [], FRAME, {"polyp": 1}, CPU) == Validation({})
+
+
+def over(*dice: float) -> Validation:
+    """Dice of one class on cases 0, 1, 2, ..."""
+    return Validation({str(i): {"polyp": d} for i, d in enumerate(dice)})
+
+
+def test_a_later_epoch_counts_unless_the_cases_can_tell_that_it_is_worse():
+    best = over(0.9, 0.8, 0.7, 0.6)
+    assert as_good_as(best, best)
+    assert as_good_as(over(0.95, 0.85, 0.75, 0.65), best)
+    assert not as_good_as(over(0.89, 0.79, 0.69, 0.59), best), "a little worse in every case is worse"
+    # lost 0.4, 0, 0, -0.2: mean 0.05, standard error 0.25 / 2; lost 0.4, 0.2, 0.2, 0: mean 0.2, standard error 0.16 / 2
+    assert as_good_as(over(0.5, 0.8, 0.7, 0.8), best)
+    assert not as_good_as(over(0.5, 0.6, 0.5, 0.6), best)
+
+
+def test_too_few_cases_cannot_tell_epochs_apart():
+    assert as_good_as(over(0.1, 0.2), over(0.9, 0.8))
+    assert as_good_as(over(), over())
+    assert not as_good_as(over(0.1, 0.2, 0.1), over(0.9, 0.9, 0.9))
+
+
+def test_the_classes_of_a_case_count_together():
+    best = Validation({str(i): {"a": 0.8, "b": 0.4} for i in range(3)})
+    other = Validation({str(i): {"a": 0.4, "b": 0.8 - 0.1 * i} for i in range(3)})
+    assert as_good_as(Validation({str(i): {"a": 0.4, "b": 0.8} for i in range(3)}), best)
+    assert not as_good_as(other, best)  # lost 0, 0.05, 0.1: mean 0.05, standard error 0.03

@@ -23,7 +23,7 @@ from lib.core.overlay import overlay
 from lib.core.predict import Prediction, likeliest
 from lib.core.spec import TaskSpec
 from lib.core.teacher import StudentTeacher
-from lib.core.validate import Validation, validate
+from lib.core.validate import Validation, as_good_as, validate
 from lib.decisions import decided
 from lib.store.journal import Journal
 from lib.store.project import ModelFolder
@@ -91,7 +91,7 @@ class Milestones:
             self._record()
 
     def epoch_done(self) -> None:
-        """Validate the teacher, keep it when it is the best so far, save the run."""
+        """Validate the teacher, keep it when it may be as good as the best so far, save the run."""
         context, state, progress = self._context, self._state, self._progress
         context.network.eval()
         drawn = Drawn()
@@ -99,8 +99,10 @@ class Milestones:
         dice = {"val_mean_dice": result.mean_dice} if result.cases else {}
         dice |= {f"val_dice_{name}": value for name, value in result.per_class.items()}
         context.trainer.state.metrics.update(dice)
-        first = state.best is None or state.best.mean_dice is None or result.mean_dice is None
-        improved = first or result.mean_dice >= state.best.mean_dice
+        first = state.highest is None or state.highest.mean_dice is None or result.mean_dice is None
+        if first or result.mean_dice >= state.highest.mean_dice:
+            state.highest = result
+        improved = as_good_as(result, state.highest)
         state.best = result if improved else state.best
         if rank() > 0:
             return
@@ -185,6 +187,7 @@ class Milestones:
                 "validation": len(state.split.validation),
                 "run": state.run_id,
                 "best": {k: dict(v) for k, v in state.best.cases.items()} if state.best else {},
+                "highest": {k: dict(v) for k, v in state.highest.cases.items()} if state.highest else {},
             },
         )
 

@@ -38,6 +38,8 @@ class RunState:
     scaler: torch.amp.GradScaler | None = None
     """Of the loss in mixed precision; set with the first step."""
     best: Validation | None = None
+    """Of the candidate: the latest epoch that may be as good as the one with the highest Dice."""
+    highest: Validation | None = None
     tracking: Tracking = field(default_factory=Tracking)
     """Nowhere until the training is set up, and on other ranks than 0."""
 

@@ -54,7 +54,8 @@ def plan_run(folder: ModelFolder, planned: TaskSpec, request: Mapping[str, Any],
     elif stopped is not None:
         state.resumed = stopped
         state.first_epoch = stopped.step // spec.training.iterations_per_epoch
-        state.best = _best_so_far(folder, stopped, split)
+        state.best = _so_far(folder, stopped, split, "best")
+        state.highest = _so_far(folder, stopped, split, "highest") or state.best
         logger.info("Going on with the stopped run after epoch %d of %d", state.first_epoch, spec.training.epochs)
     return state
 
@@ -84,9 +85,9 @@ def _differences(one: TaskSpec, other: TaskSpec) -> str:
     )
 
 
-def _best_so_far(folder: ModelFolder, stopped: Checkpoint, split: Split) -> Validation | None:
-    """Dice of the candidate that the stopped run had kept, if it was measured on today's validation cases."""
-    cases = stopped.metrics.get("best") or {}
+def _so_far(folder: ModelFolder, stopped: Checkpoint, split: Split, which: str) -> Validation | None:
+    """Dice of the candidate that the stopped run had kept, or the highest of it, if measured on today's validation cases."""
+    cases = stopped.metrics.get(which) or {}
     if not folder.best.exists() or set(cases) != {r.id for r in split.validation}:
         return None
     return Validation(cases)
