@@ -64,7 +64,10 @@ _ACCOUNT = re.compile(r"Pre-labelling ended after (?P<seconds>[0-9.]+) s: \{'lab
 
 @dataclass(frozen=True)
 class Bare:
-    """The network alone: `network` in evaluation mode, and for each study the tensors that inference gives it."""
+    """The network alone, in half precision on a GPU as inference is.
+
+    `network` is in evaluation mode; `inputs` are for each study the tensors that inference gives it.
+    """
 
     network: nn.Module
     inputs: list[list[Tensor]]
@@ -74,7 +77,8 @@ class Bare:
         """Time of all forward passes of one study."""
         started = time.perf_counter()
         for tensor in self.inputs[study]:
-            output = self.network(tensor)
+            with torch.autocast(tensor.device.type, enabled=tensor.is_cuda):
+                output = self.network(tensor)
         if output.logits.is_cuda:
             torch.cuda.synchronize()
         return time.perf_counter() - started

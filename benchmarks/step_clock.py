@@ -88,10 +88,10 @@ class MeasuredTraining(SemiSupervisedTraining):
             started, number = clock.now(), engine.state.iteration - 1
             clock.parts.clear()
             if number == WARM_UP:
-                with PeakMemory() as memory:
+                with PeakMemory(context.device) as memory:
                     output = update(engine, batch)
                 self.memory_mb["step"] = memory.extra
-                with PeakMemory() as memory:
+                with PeakMemory(context.device) as memory:
                     self._bare(context, batch.to(context.device))
                 self.memory_mb["bare network"] = memory.extra
             else:
