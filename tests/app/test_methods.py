@@ -1,7 +1,7 @@
 """Every method in the real app: what comes out is an ordinary model, that segments, scores, chooses and is trained again."""
 
 import pytest
-from app.test_app import app_on, infer, submit, train
+from app.test_app import app_on, infer, submit, train, with_milestones
 from studies import write_frames, write_volumes
 
 from lib.core.checkpoint import load_checkpoint, restore_network
@@ -42,3 +42,30 @@ def test_it_trains_publishes_infers_scores_chooses_and_trains_again(tmp_path, me
     again = train(app)
     assert (again["status"], again["method"]) == ("done", method)
     assert again["epoch"] == again["total_epochs"]
+
+
+@pytest.mark.parametrize("method", ["aua", "medl"])
+def test_a_fresh_network_has_a_rate_and_an_optimiser_of_its_own(tmp_path, method):
+    ids = studies_of("slice", tmp_path)
+    app = app_on(tmp_path, tmp_path / "studies", method=method, iterations=6)
+    submit(app, tmp_path / "truth", ids[:2])
+    rates, ages = [], []
+
+    def following(milestones, context):
+        done, parameter = milestones.iteration_done, next(context.network.student.parameters())
+
+        def iteration_done():
+            done()
+            rates.append(context.optimizer.param_groups[0]["lr"])
+            ages.append(int(context.optimizer.state[parameter]["step"]))
+
+        milestones.iteration_done = iteration_done
+
+    with_milestones(app, following)
+    train(app)
+    if method == "aua":
+        assert ages == [1, 2, 3, 1, 2, 3]
+        assert rates[:3] == rates[3:] == sorted(rates[:3], reverse=True)
+    else:
+        assert ages == [1, 2, 3, 4, 5, 6]
+        assert rates == sorted(set(rates), reverse=True)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lib.core.networks import NETWORKS, NETWORKS_2D, build_network
-from lib.core.perturb import changed_intensity, drop_channels, noisy, seeded_dropout
+from lib.core.perturb import changed_intensity, drop_channels, noisy, seeded_dropout, spread
 from lib.core.spec import NetworkSpec
 
 
@@ -18,6 +18,18 @@ def test_noise_is_cut_and_seeded():
     assert 0.08 < float(noise.std()) < 0.1
     assert float(noise.abs().max()) <= 0.2 + 1e-6
     assert torch.equal(noisy(image, 0.1, generator()), image + noise)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 32, 32), (2, 3, 16, 16, 16)])
+def test_noise_in_units_of_each_image_is_the_same_on_images_of_another_range(shape):
+    image = torch.randn(shape, generator=generator(1))
+    image[1] *= 0.2
+    found = spread(image)
+    assert found.shape == (2, *[1] * (len(shape) - 1))
+    assert found.flatten().tolist() == pytest.approx([1.0, 0.2], rel=0.05)
+    noise = noisy(image, 0.1 * found, generator()) - image
+    assert float(noise[0].std() / noise[1].std()) == pytest.approx(5, rel=0.1)
+    assert float(noise[1].abs().max()) <= 0.2 * float(found[1].max()) + 1e-6
 
 
 def test_whole_channels_are_dropped_and_the_mean_kept():

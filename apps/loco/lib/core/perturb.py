@@ -15,10 +15,18 @@ _DROPOUT = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 _RATE = 0.1
 
 
-def noisy(image: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """`image` plus Gaussian noise of standard deviation `sigma`, cut at twice that; the range is not clipped."""
+def noisy(image: Tensor, sigma: float | Tensor, generator: torch.Generator) -> Tensor:
+    """`image` plus Gaussian noise of standard deviation `sigma`, cut at twice that; the range is not clipped.
+
+    `sigma`: in the image's units, a number or a tensor that spreads over it.
+    """
     noise = torch.randn(image.shape, generator=generator, device=image.device)
     return image + (sigma * noise).clamp(-2 * sigma, 2 * sigma)
+
+
+def spread(image: Tensor) -> Tensor:
+    """Standard deviation of each image of `B C *S`, as `B 1 *1`: the unit of noise that is published of standardised images."""
+    return image.flatten(1).std(dim=1).view(-1, *[1] * (image.ndim - 1))
 
 
 def drop_channels(feature: Tensor, probability: float, generator: torch.Generator) -> Tensor:

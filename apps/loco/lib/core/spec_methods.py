@@ -162,6 +162,7 @@ class AUASpec:
     """In pairs around the mean; an odd one is left out."""
     rank: int = within(8, 1)
     noise: float = 0.1
+    """On the teacher's image, in standard deviations of each image: published of images of standard deviation 1."""
     distance_weight: float = 0.15
     boundary_weight: float = 0.09
     temperature: float = within(0.07, SMALLEST)
@@ -183,7 +184,8 @@ class C3S3Spec:
     contrast_weight: float = 0.1
     """lambda (ours). Published 1, with its gradient counted twice."""
     view_noise: float = 0.1
-    """Standard deviation of the noise that alone tells the views apart (ours); 0: identical views, as published."""
+    """Of the noise that alone tells the views apart (ours), in standard deviations of each image; 0: identical views, as
+    published."""
     points: int = 4096
     """Points of the contrast (ours); published: every voxel."""
     cosine: Literal["classes", "last_axis"] = "classes"

@@ -57,8 +57,11 @@ def training_step(context: Context, state: RunState, amp: bool) -> Callable[[Eng
         step = state.first_epoch * training.iterations_per_epoch + engine.state.iteration - 1
         # dropout of a step is the same whether the run was stopped before it or not; of each rank's rows another
         torch.manual_seed(step_seed(training.seed, step, rank()))
+        begin, end = state.method.stage(step) if batch.image_u_weak is not None else (0, training.iterations)
+        if step == begin:
+            context.optimizer.state.clear()  # the momentum of another network
         for group in context.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * poly(step, training.iterations, training.poly_power)
+            group["lr"] = group["initial_lr"] * poly(step - begin, end - begin, training.poly_power)
         engine.network.train()
         engine.optimizer.zero_grad(set_to_none=True)
         whole = gather_batch(batch.to(device), training)

@@ -93,6 +93,12 @@ class TestAUA(MethodSuite):
         student, average = method.network.student.classifier.weight, method.network.teacher.classifier.weight
         assert torch.equal(average, student) is (second_stage == "fresh")
 
+    def test_each_stage_is_a_training_of_its_own_when_the_second_starts_afresh(self):
+        fresh, on = self.build(spec=SPEC), self.build()
+        first, total = fresh.pretraining_steps, fresh.total_steps
+        assert [fresh.stage(s) for s in (0, first - 1, first, total - 1)] == [(0, first)] * 2 + [(first, total)] * 2
+        assert [on.stage(s) for s in (0, first, total - 1)] == [(0, total)] * 3
+
     def test_the_head_has_a_teacher(self):
         method = self.build()
         before = method.parts["head_teacher"].factor.weight.clone()

@@ -22,7 +22,7 @@ from lib.core.class_contrast import boundary_contrast, prototype_contrast
 from lib.core.features import channels_of, is_valid, label_at
 from lib.core.losses import foreground_dice, foreground_supervised_loss
 from lib.core.methods.base import Method, StepOutput
-from lib.core.perturb import noisy
+from lib.core.perturb import noisy, spread
 from lib.core.pseudo import hard_label, passed
 from lib.core.regions import as_vectors
 from lib.core.schedules import sigmoid_rampup, warm_decay
@@ -53,6 +53,13 @@ class AUA(Method):
         """Share of the run that stage 1 has."""
         return self.spec.aua.first_stage
 
+    def stage(self, step_no: int) -> tuple[int, int]:
+        """Each stage is a training of its own when the second starts afresh."""
+        if self.spec.aua.second_stage == "continue":
+            return super().stage(step_no)
+        first = self.pretraining_steps
+        return (0, first) if step_no < first else (first, self.total_steps)
+
     def pretraining_step(self, batch: Batch, step_no: int) -> StepOutput:
         """Stage 1: likelihood, distance of the distributions, contrast at boundaries."""
         options, image_u = self.spec.aua, batch.image_u_weak
@@ -62,7 +69,7 @@ class AUA(Method):
         samples_l, samples_u = sampled(output, self.parts["head"], options.samples, generator).split(
             [len(batch.image_l), len(image_u)], dim=1
         )
-        image_t = noisy(image_u, options.noise, generator)
+        image_t = noisy(image_u, options.noise * spread(image_u), generator)
         with torch.no_grad():
             taught = self.network.label(image_t, training=options.teacher == "training")
             samples_t = sampled(taught, self.parts["head_teacher"], options.samples, generator)

@@ -8,6 +8,7 @@ trainer, the loader and the server read; the training loop is the same for all:
 - `second`: a second network, handed to the constructor; only the first one is published.
 - `prepare` and `parts`: everything with weights or running state beyond student and teacher: the second network, heads,
   memories, frozen labellers. They are moved, optimised (what requires a gradient), saved and restored with the method.
+- `stage`: where the run begins again with a fresh network, optimiser and rate.
 - `pretraining`: share of the run in which `pretraining_step` is called instead of `unlabelled_step`.
 - `after_step`: how the averages move, once the optimiser has stepped.
 
@@ -128,6 +129,13 @@ class Method:
     def pretraining(self) -> float:
         """Share of the run, from its start, that `pretraining_step` has."""
         return 0.0
+
+    def stage(self, step_no: int) -> tuple[int, int]:
+        """First step and end of the training that `step_no` belongs to: the rate falls over it, and the optimiser begins with it.
+
+        One is the whole run, unless the method begins with a fresh network again on the way.
+        """
+        return 0, self.total_steps
 
     def step(self, batch: Batch, step_no: int) -> StepOutput:
         """Loss of one batch; `step_no` counts from 0. Without unlabelled images every method is plain supervision."""

@@ -23,7 +23,7 @@ from lib.core.features import label_at
 from lib.core.losses import cross_entropy, foreground_dice, foreground_supervised_loss, masked_mse
 from lib.core.memory import outcome_contrast
 from lib.core.methods.base import Method, StepOutput
-from lib.core.perturb import noisy
+from lib.core.perturb import noisy, spread
 from lib.core.regions import as_vectors, near_border, some_of
 from lib.core.spec import IGNORE
 
@@ -59,7 +59,8 @@ class C3S3(Method):
         options, labelled = self.spec.c3s3, len(batch.image_l)
         images = torch.cat([batch.image_l, batch.image_u_weak])
         generator = self.generator(step_no, images.device)
-        views = [noisy(images, options.view_noise, generator) if options.view_noise else images for _ in range(2)]
+        sigma = options.view_noise * spread(images)
+        views = [noisy(images, sigma, generator) if options.view_noise else images for _ in range(2)]
         networks = (self.network, self.parts["second"])
         outputs = [[self.in_parts(network, view, labelled) for view in views] for network in networks]
         logits = [[o.logits for o in pair] for pair in outputs]
