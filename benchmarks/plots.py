@@ -20,7 +20,7 @@ _FEW = 6
 def label_efficiency(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Dice of the teacher: a row per arm at the number of labels with most arms, and a line for each arm with several numbers.
 
-    The ceiling is dashed in both.
+    Of few arms the line is enough, and one with a single number is a point there. The ceiling is dashed in both.
 
     Args:
         rows: as `summarise` of benchmarks/efficiency.py makes them.
@@ -32,7 +32,7 @@ def label_efficiency(rows: Sequence[Mapping[str, Any]], title: str, path: Path) 
     widest = max(by_count, key=lambda count: (len(by_count[count]), -int(count)))
     several = [row for row in few if sum(row["arm"] == other["arm"] for other in few) > 1]
     panels = [(_arm_by_arm, by_count[widest])] if len(by_count) == 1 or len(by_count[widest]) > _FEW else []
-    panels += [(_against_labels, several)] if several else []
+    panels += [(_against_labels, several if panels else few)] if several else []
     height = max(4.5 if several else 0.0, *(1.4 + 0.36 * len(own) for draw, own in panels if draw is _arm_by_arm), 0.0)
     figure, all_axes = plt.subplots(
         1, len(panels), figsize=(6.5 * len(panels) + 0.5, height), dpi=120, layout="constrained", squeeze=False

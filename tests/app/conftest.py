@@ -1,10 +1,11 @@
-"""The app keeps names out of its process's logs; here that process is the one of all tests."""
+"""The app keeps names out of its process's logs, here the process of all tests; and its tensors are tiny."""
 
 from __future__ import annotations
 
 import logging
 
 import pytest
+import torch
 
 from lib.server.quietlog import Nameless
 
@@ -15,3 +16,11 @@ def logs_as_before():
     for handler in logging.getLogger().handlers:
         for own in [f for f in handler.filters if isinstance(f, Nameless)]:
             handler.removeFilter(own)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -9,56 +9,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from app.running import app_on, infer, stopped_after_the_first_epoch, submit, train
 from fastapi import HTTPException
-from monailabel.interfaces.utils.app import app_instance, clear_cache
 from PIL import Image
 from studies import write_frames, write_volumes
 
 from lib.core.checkpoint import load_checkpoint
 from lib.decisions import hashed_name
-from lib.trainers.publish import roll_back
 
-ROOT = Path(__file__).resolve().parents[2]
 ORIENTATIONS = ("RAS", "LPS", "PIR", "SLA", "IPR", "ASL")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The tensors are tiny."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def app_on(root: Path, studies: Path, **conf: object):
-    """The app as MONAI Label loads it, with a model folder of its own."""
-    app_dir = root / "app"
-    if not app_dir.exists():
-        shutil.copytree(ROOT / "apps/loco", app_dir, ignore=shutil.ignore_patterns("model", "logs", "__pycache__"))
-    clear_cache()
-    settings = {"labels": "lesion", "epochs": "1", "iterations": "2", **{k: str(v) for k, v in conf.items()}}
-    return app_instance(app_dir=str(app_dir), studies=str(studies), conf=settings)
-
-
-def submit(app, truth: Path, ids: list[str]) -> None:
-    """Save truth labels as the endpoint does."""
-    for image_id in ids:
-        file = next(truth.glob(f"{image_id}.*"))
-        app.datastore().save_label(image_id, str(file), "final", {"client_id": "ann"})
-
-
-def train(app, **request: object) -> dict:
-    """Run one training in this process; returns train_stats."""
-    name = app._task.name
-    app.train({"model": name, **request})
-    return app.info()["train_stats"][name]
-
-
-def infer(app, image_id: str, **request: object) -> tuple[str, dict]:
-    """File and parameters of one inference."""
-    reply = app.infer({"model": app._task.name, "image": image_id, "device": "cpu", **request})
-    return reply["file"], reply["params"]
 
 
 @pytest.fixture(scope="module")
@@ -131,131 +90,6 @@ def test_scoring_writes_terms_of_every_class_and_the_strategy_reads_them(volumes
     assert app.next_sample({"strategy": "low_contrast", "client_id": "b"})["id"] != reply["id"]
     pick = app._project.journal.last_pick(reply["id"])
     assert (pick.version, pick.reason, pick.details["terms"]) == (1, reply["reason"], reply["terms"])
-
-
-def with_milestones(app, change) -> None:
-    """Let `change(milestones, context)` alter what happens along each training from now on."""
-    trainer = app._trainers[app._task.name]
-    original = trainer.milestones
-
-    def changed(context):
-        milestones = original(context)
-        change(milestones, context)
-        return milestones
-
-    trainer.milestones = changed
-
-
-def stopped_after_the_first_epoch(app) -> list[int]:
-    """Stop a training after its first epoch; the numbers of its epochs and of those of later trainings."""
-    epochs = []
-
-    def stopping(milestones, context):
-        done = milestones.epoch_done
-
-        def epoch_done():
-            done()
-            epochs.append(app._trainers[app._task.name]._state.first_epoch + context.trainer.state.epoch)
-            if len(epochs) == 1:
-                raise KeyboardInterrupt
-
-        milestones.epoch_done = epoch_done
-
-    with_milestones(app, stopping)
-    with pytest.raises(KeyboardInterrupt):
-        train(app)
-    return epochs
-
-
-def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path):
-    """Also in the network's dropout, which the default network for pictures has."""
-    losses = []
-    for name in ("whole", "stopped"):
-        ids = write_frames(tmp_path / name / "studies", tmp_path / name / "truth", 3)
-        app = app_on(tmp_path / name, tmp_path / name / "studies", epochs=2)
-        submit(app, tmp_path / name / "truth", ids[:2])
-        seen = losses_of(app)
-        if name == "stopped":
-            stopped_after_the_first_epoch(app)
-        train(app)
-        losses.append(seen)
-    assert len(losses[0]) == 4
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-
-def test_why_a_stopped_training_does_not_go_on_is_said(tmp_path, caplog):
-    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 3)
-    app = app_on(tmp_path, tmp_path / "studies", epochs=2)
-    submit(app, tmp_path / "truth", ids[:1])
-    stopped_after_the_first_epoch(app)
-    train(app, max_epochs=1)
-    assert "its options were others: training.epochs 2, now 1" in caplog.text
-
-
-def losses_of(app) -> list[float]:
-    """The losses of all steps from now on."""
-    losses = []
-
-    def noting(milestones, context):
-        done = milestones.iteration_done
-
-        def iteration_done():
-            losses.append(float(context.trainer.state.output[0]["loss"]))
-            done()
-
-        milestones.iteration_done = iteration_done
-
-    with_milestones(app, noting)
-    return losses
-
-
-def test_a_stopped_training_is_not_gone_on_with_when_it_shall_start_anew(tmp_path):
-    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 3)
-    app = app_on(tmp_path, tmp_path / "studies", epochs=2)
-    submit(app, tmp_path / "truth", ids[:1])
-    epochs = stopped_after_the_first_epoch(app)
-    train(app, pretrained=False)
-    assert epochs == [1, 1, 2]
-
-
-def test_a_model_of_another_network_goes_live_only_if_it_is_not_worse(tmp_path):
-    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 15)
-    app = app_on(tmp_path, tmp_path / "studies")
-    submit(app, tmp_path / "truth", ids)
-    train(app)
-    train(app, network="deeplabv3plus_resnet50")
-    reasons = [v.details["reason"] for v in app._project.journal.versions("frame")]
-    assert reasons[0] == "first model of its kind"
-    assert reasons[1].endswith("on the same 3 cases")
-
-
-def test_a_model_that_went_live_during_a_training_is_what_its_result_is_compared_with(tmp_path):
-    ids = write_frames(tmp_path / "studies", tmp_path / "truth", 15)
-    app = app_on(tmp_path, tmp_path / "studies")
-    submit(app, tmp_path / "truth", ids)
-    for _ in range(2):
-        train(app)
-    journal, folder = app._project.journal, app._project.model("frame")
-    roll_back("frame", folder, journal, 1)
-    seen = []
-
-    def meanwhile(milestones, context):
-        by_now = milestones._live_by_now
-
-        def after_another_went_live():
-            roll_back("frame", folder, journal, 2)
-            before = app._trainers["frame"]._state.live
-            assert before is not None
-            seen.extend([by_now().cases, before.cases])
-            return by_now()
-
-        milestones._live_by_now = after_another_went_live
-
-    with_milestones(app, meanwhile)
-    train(app)
-    now, before = seen
-    assert now.keys() == before.keys()
-    assert now == journal.versions("frame")[1].details["cases"]
 
 
 def test_labels_whose_values_would_change_their_meaning_are_refused(tmp_path):

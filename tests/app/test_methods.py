@@ -1,7 +1,7 @@
 """Every method in the real app: what comes out is an ordinary model, that segments, scores, chooses and is trained again."""
 
 import pytest
-from app.test_app import app_on, infer, submit, train, with_milestones
+from app.running import app_on, infer, submit, train, with_milestones
 from studies import write_frames, write_volumes
 
 from lib.core.checkpoint import load_checkpoint, restore_network

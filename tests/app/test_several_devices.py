@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from app.test_app import app_on, submit
+from app.running import app_on, submit
 from monailabel.interfaces.utils.app import app_instance, clear_cache
 from studies import write_frames
 
