@@ -115,7 +115,7 @@ class Panel {
   // The label map over what the active viewport shows, and of a series the picture that the address names.
   async settle() {
     this.view = viewer.shown() || this.view; // one that is being set up is looked at when it is
-    if (!this.view) {
+    if (!this.view || !this.labels) {
       throw new Error('No image is open yet; open a study first.');
     }
     await viewer.prepare(this.view, this.labels);
@@ -175,11 +175,16 @@ class Panel {
   // Which image of the server is looked at: in a series of pictures it changes from picture to picture.
   async look() {
     for (let seen = viewer.current(this.view); seen.instance !== this.instance; seen = viewer.current(this.view)) {
-      this.image = (await server.imageOf(this.view.set.SeriesInstanceUID, seen.instance)).image;
+      this.showImage(''); // a series that the server does not know is none
+      this.showImage((await server.imageOf(this.view.set.SeriesInstanceUID, seen.instance)).image);
       this.instance = seen.instance;
-      this.part('image').textContent = this.image;
-      this.part('reason').textContent = reasonFor(this.image);
     }
+  }
+
+  showImage(image) {
+    this.image = image;
+    this.part('image').textContent = image;
+    this.part('reason').textContent = image && reasonFor(image);
   }
 
   showClasses() {
