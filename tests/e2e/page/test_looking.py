@@ -169,6 +169,26 @@ def test_what_came_back_is_compared_with_the_draft(server, project, board, root)
     expect(shown.first).to_contain_text(f"Dice {worst[0]['mean']:.2f}")
 
 
+def test_a_history_that_comes_late_is_not_shown_as_that_of_another_image(server, project, board):
+    board.open()
+    first, second = answer(server, "submissions", limit=2)["entries"]
+    held = []
+    board.page.route(re.compile(rf"/loco/labels\?image={first['image']}$"), lambda route: held.append(route))
+    dialog, cancel = board.page.locator("#versions-dialog"), board.page.locator("#versions-dialog [data-part=cancel]")
+    for entry in (first, second):
+        board.page.locator(f'#labels tr[data-key="{entry["id"]}"] [data-part=history]').click()
+        expect(dialog.locator("[data-part=image]")).to_have_text(entry["image"])
+        if entry is first:
+            cancel.click()
+    links = dialog.get_by_role("link", name=re.compile("^Download"))
+    expect(links.first).to_have_attribute("href", f"/loco/labels/{second['id']}/file")
+    before = [link.get_attribute("href") for link in links.all()]
+    with board.page.expect_response(lambda reply: f"image={first['image']}" in reply.url):
+        held[0].continue_()
+    board.page.evaluate("() => new Promise(done => setTimeout(done, 200))")
+    assert [link.get_attribute("href") for link in links.all()] == before
+
+
 @pytest.mark.parametrize("screen", SCREENS)
 def test_on_every_screen(server, project, browser, shots, screen):
     context = browser.new_context(**SCREENS[screen], locale="en-GB", reduced_motion="reduce")
